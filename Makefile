@@ -1,0 +1,54 @@
+# Everything a fresh clone needs: `make demo` and `make test` on Python 3.11 and make.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CODE   := src tests benchmarks examples
+
+.PHONY: help demo run test lint format bench lock clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml
+	@echo "setting up $(VENV) (once; a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## the main job against an offline exchange (DEMO_SECONDS=150 ends it by itself)
+	@$(BIN)/klagg demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+run: $(READY) ## the service against the real exchange (ARGS="--symbols BTCUSDT")
+	@$(BIN)/klagg run $(ARGS)
+
+lint: $(READY) ## format check, lint, types, import contracts
+	@$(BIN)/ruff format --check --quiet $(CODE)
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## format and mend what can be mended
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+test: lint ## all checks and tests
+	@$(BIN)/pytest $(ARGS)
+
+bench: $(READY) ## the figures of docs/PERFORMANCE.md, one JSON line each
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: --require-hashes -r requirements/bench.txt
+	@$(BIN)/python -m benchmarks --write docs/PERFORMANCE.md
+
+lock: $(READY) ## renew the locked dependencies
+	@$(BIN)/python -m pip install --quiet uv
+	@for target in "run:" "dev:--group dev" "bench:--extra bench"; do \
+	  $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate $${target#*:} -o requirements/$${target%%:*}.txt; done
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

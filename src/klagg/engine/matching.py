@@ -1,0 +1,176 @@
+"""Kernels that bring the exchange's own knowledge in: comparing, replacing, restoring, collecting."""
+
+from typing import Any, Final
+
+from klagg.engine import state as s
+from klagg.engine.applying import run_on
+from klagg.engine.candle import fold_into, folded_origin, restate, same_numbers
+from klagg.engine.closing import LONGER, LONGER_WIDTH, RANK_COUNTS, RANKS, RING, lowest_rank
+from klagg.engine.evidence import AMENDED, CLOSED, EXCHANGE, FLAT, VERIFIED, earliest_held, set_origin
+from klagg.engine.jit import kernel
+from klagg.interval import MINUTE_MS
+
+GONE: Final = 0
+"""The ring no longer (or never) held that minute."""
+EARLY: Final = 1
+"""The minute is not closed yet."""
+EQUAL: Final = 2
+"""Every number agrees: the candle is verified."""
+DIFFERS: Final = 3
+TOO_WIDE: Final = 4
+"""The exchange's candle has more digits than the instrument."""
+
+
+@kernel
+def find_minute(rows: Any, ints: Any, slot: int, open_ms: int) -> int:
+    """The ring column of a closed minute, or -1."""
+    if open_ms < earliest_held(ints, slot) or open_ms >= ints[slot, s.MINUTE]:
+        return -1
+    column = (open_ms // MINUTE_MS) % RING
+    return column if rows[slot, column]["open_ms"] == open_ms else -1
+
+
+@kernel
+def fits(ints: Any, slot: int, kline: Any) -> bool:
+    """Whether the exchange's candle can be stated at the instrument's scales."""
+    return kline["price_scale"] <= ints[slot, s.PRICE_SCALE] and kline["qty_scale"] <= ints[slot, s.QTY_SCALE]
+
+
+@kernel
+def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
+    """Compare closed minutes with the exchange's; equal ones become verified. `klines` is restated in place."""
+    for index in range(klines.shape[0]):
+        kline = klines[index]
+        slot, open_ms = kline["slot"], kline["open_ms"]
+        if ints[slot, s.LIVE] != 0 and open_ms >= ints[slot, s.MINUTE]:
+            verdicts[index] = EARLY
+            continue
+        column = find_minute(rows, ints, slot, open_ms)
+        if column < 0:
+            verdicts[index] = GONE
+            continue
+        if not fits(ints, slot, kline):
+            verdicts[index] = TOO_WIDE
+            continue
+        restate(kline, ints[slot, s.PRICE_SCALE], ints[slot, s.QTY_SCALE])
+        row = rows[slot, column]
+        if not same_numbers(row, kline):
+            verdicts[index] = DIFFERS
+            continue
+        verdicts[index] = EQUAL
+        if (row["flags"] & VERIFIED) == 0:
+            if row["origin"] < FLAT:
+                set_origin(rows, ints, slot, column, EXCHANGE)
+            row["flags"] |= VERIFIED
+            ints[slot, s.DIRTY_MINUTES] |= 1 << column
+
+
+@kernel
+def replace(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
+    """Put the exchange's candles in the place of closed minutes; `verdicts` says EQUAL where it was done.
+
+    The longer candles are not touched here: whoever replaces minutes folds their parents again from the store and
+    hands the open ones back (`rebase`).
+    """
+    for index in range(klines.shape[0]):
+        kline = klines[index]
+        slot = kline["slot"]
+        column = find_minute(rows, ints, slot, kline["open_ms"])
+        if column < 0:
+            verdicts[index] = GONE
+            continue
+        if not fits(ints, slot, kline):
+            verdicts[index] = TOO_WIDE
+            continue
+        restate(kline, ints[slot, s.PRICE_SCALE], ints[slot, s.QTY_SCALE])
+        row = rows[slot, column]
+        old, amended = row["origin"], row["flags"] & AMENDED
+        rows[slot, column] = kline
+        row["origin"] = old
+        row["interval"] = 0
+        row["flags"] = CLOSED | VERIFIED | amended
+        set_origin(rows, ints, slot, column, EXCHANGE)
+        run_on(rows, ints, slot, kline["open_ms"])
+        verdicts[index] = EQUAL
+
+
+@kernel
+def rebase(rows: Any, ints: Any, slot: int, k: int, folded: Any, upto_ms: int) -> bool:
+    """Give the k-th interval's open or last closed candle what was folded anew from `[its open, upto_ms)`, plus the ring's minutes since.
+
+    Returns whether it could be done: the candle must still be here, and so must the minutes since `upto_ms`.
+    """
+    opened = RING + 2 * (k - 1)
+    at = opened
+    end_ms = ints[slot, s.MINUTE]
+    if rows[slot, opened]["open_ms"] != folded["open_ms"]:
+        at += 1
+        end_ms = rows[slot, opened]["open_ms"]
+        if rows[slot, at]["open_ms"] != folded["open_ms"]:
+            return False
+    if not fits(ints, slot, folded) or upto_ms < earliest_held(ints, slot) - MINUTE_MS:
+        return False
+    restate(folded, ints[slot, s.PRICE_SCALE], ints[slot, s.QTY_SCALE])
+    row = rows[slot, at]
+    flags = row["flags"] & CLOSED
+    lowest = folded["origin"]
+    rows[slot, at] = folded
+    row["flags"] = flags
+    base = LONGER + LONGER_WIDTH * (k - 1) + 1
+    if at != opened:
+        base += RANKS
+    ints[slot, base : base + RANKS] = 0
+    ints[slot, base + lowest] = 1
+    minute_ms = upto_ms
+    while minute_ms < end_ms:
+        child = rows[slot, (minute_ms // MINUTE_MS) % RING]
+        fold_into(row, child)
+        ints[slot, base + child["origin"]] += 1
+        minute_ms += MINUTE_MS
+    if at == opened:
+        for rank in range(RANKS):
+            ints[slot, base + rank] = ints[slot, RANK_COUNTS + rank] - ints[slot, base + rank]
+    else:
+        row["origin"] = folded_origin(lowest_rank(ints, slot, k, True), row["trades"])
+        row["flags"] |= AMENDED
+        ints[slot, s.DIRTY_LONGER] |= 1 << k
+    return True
+
+
+@kernel
+def collect_dirty(rows: Any, ints: Any, slots: Any, out: Any, used: int) -> Any:
+    """Copy the closed candles that changed since they were last collected; returns how much of `out` is used and the next index.
+
+    It stops at the slot for whose candles `out` may have no room.
+    """
+    longer = (rows.shape[1] - RING) // 2
+    for index in range(slots.shape[0]):
+        slot = slots[index]
+        if ints[slot, s.DIRTY_MINUTES] == 0 and ints[slot, s.DIRTY_LONGER] == 0:
+            continue
+        if used + RING + longer > out.shape[0]:
+            return used, index
+        for column in range(RING):
+            if (ints[slot, s.DIRTY_MINUTES] >> column) & 1:
+                out[used] = rows[slot, column]
+                rows[slot, column]["flags"] &= ~AMENDED
+                used += 1
+        for k in range(1, longer + 1):
+            if (ints[slot, s.DIRTY_LONGER] >> k) & 1:
+                column = RING + 2 * (k - 1) + 1
+                out[used] = rows[slot, column]
+                rows[slot, column]["flags"] &= ~AMENDED
+                used += 1
+        ints[slot, s.DIRTY_MINUTES] = 0
+        ints[slot, s.DIRTY_LONGER] = 0
+    return used, slots.shape[0]
+
+
+@kernel
+def widen(rows: Any, ints: Any, slot: int, price_scale: int, qty_scale: int) -> None:
+    """State everything the engine holds of an instrument at wider scales."""
+    ints[slot, s.FRONTIER_PRICE] *= 10 ** (price_scale - ints[slot, s.PRICE_SCALE])
+    ints[slot, s.PRICE_SCALE] = price_scale
+    ints[slot, s.QTY_SCALE] = qty_scale
+    for column in range(rows.shape[1]):
+        restate(rows[slot, column], price_scale, qty_scale)

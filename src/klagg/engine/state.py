@@ -1,0 +1,113 @@
+"""Where everything stands in the engine's arrays: one row an instrument.
+
+Two arrays hold the whole state:
+
+- `rows`: `CANDLE[capacity, RING + 2 * (intervals - 1)]`. Columns `0 … RING-1` are a ring of minutes, by `minute_column`: the open
+  minute and the closed ones before it. Then, for the k-th longer interval (k = 1, 2, …), the open candle, folded from *closed* minutes
+  only, so that after a tick it is folded to exactly that boundary, and the last closed one.
+- `ints`: `int64[capacity, …]`: the columns named below.
+
+Kernels take a few large arrays rather than many small ones, because unpacking an array argument costs more than the work of one trade.
+"""
+
+from typing import Final
+
+from klagg.interval import MINUTE_MS
+
+RING: Final = 64
+"""Minutes kept in memory, a power of two: closing pushes, repairs and late trades reach back far less than an hour."""
+HELD_MINUTES: Final = 3
+"""A late trade amends a minute this many boundaries back; an older one is counted and repaired from the exchange."""
+WINDOW: Final = 256
+"""Ids ahead of the contiguous frontier that may arrive out of order, a power of two; a jump beyond is a hole at once."""
+HOLE_PATIENCE_MS: Final = 5_000
+"""How long a hole in the ids may be filled by late arrivals."""
+FUTURE_TOLERANCE_MS: Final = 60_000
+"""A trade dated later than now by more than this is invalid."""
+RENUMBERING_MS: Final = 60_000
+"""A lower id dated this much after the last trade is a new numbering, not a duplicate."""
+FAR: Final = 1 << 62
+"""An instant that never comes."""
+RANKS: Final = 7
+"""How many origins there are."""
+
+# The columns of `ints`.
+LIVE: Final = 0
+PRICE_SCALE: Final = 1
+QTY_SCALE: Final = 2
+MINUTE: Final = 3
+"""The open of the open minute: everything before it is closed."""
+BORN: Final = 4
+"""The open of the instrument's first minute here: nothing is made before it."""
+SEEDED: Final = 5
+"""The open of the minute it was activated in (-1: it was restored)."""
+NEXT_ID: Final = 6
+"""The first aggregate id neither seen nor given up; -1 before the first trade."""
+CHAIN: Final = 7
+"""The time of the trade since which ids run unbroken to the frontier; FAR before the first trade."""
+FRONTIER: Final = 8
+"""The time of the newest trade up to which ids run unbroken."""
+FRONTIER_PRICE: Final = 9
+AHEAD: Final = 10
+"""How many ids beyond the frontier have been seen."""
+HOLE_SINCE: Final = 11
+"""When (now_ms) the hole before the ids ahead appeared."""
+TOP: Final = 12
+"""The latest time of any trade."""
+SIGHTED: Final = 13
+"""Since when the feed has been alive without a break; FAR while it is blind."""
+DIRTY_MINUTES: Final = 14
+"""Bits by ring column: closed minutes changed since they were last collected."""
+DIRTY_LONGER: Final = 15
+"""Bits by k: last closed longer candles changed since they were last collected."""
+REQUERY: Final = 16
+"""Bits by ring column: minutes that a trade came too late for, to be compared with the exchange."""
+RANK_COUNTS: Final = 17
+"""RANKS columns: closed minutes of each origin since birth."""
+FIRST_AGG: Final = RANK_COUNTS + RANKS
+"""RING columns: the lowest aggregate id in the minute."""
+LAST_AGG: Final = FIRST_AGG + RING
+"""RING columns: the highest aggregate id in the minute."""
+AHEAD_MS: Final = LAST_AGG + RING
+"""WINDOW columns, by id modulo WINDOW: the time of an id seen beyond the frontier, 0 where it was not seen."""
+LONGER: Final = AHEAD_MS + WINDOW
+"""Then for each longer interval: its end, the rank counts when it opened, and the rank counts of the last closed one."""
+LONGER_WIDTH: Final = 1 + 2 * RANKS
+
+# The columns of the tallies: what became of the trades, since the engine was made.
+APPLIED: Final = 0
+LATE: Final = 1
+DUPLICATE: Final = 2
+TOO_OLD: Final = 3
+INVALID: Final = 4
+NOT_MARKET: Final = 5
+HOLES: Final = 6
+RENUMBERED: Final = 7
+AFTER_VERIFIED: Final = 8
+TALLIES: Final = 9
+TALLY_NAMES: Final = (
+    "applied",
+    "late",
+    "duplicate",
+    "too_old",
+    "invalid",
+    "not_market",
+    "holes",
+    "renumbered",
+    "after_verified",
+)
+
+
+def int_columns(intervals: int) -> int:
+    """The width of `ints` for that many intervals."""
+    return LONGER + LONGER_WIDTH * (intervals - 1)
+
+
+def row_columns(intervals: int) -> int:
+    """The width of `rows` for that many intervals."""
+    return RING + 2 * (intervals - 1)
+
+
+def minute_column(open_ms: int) -> int:
+    """The column of a minute in the ring."""
+    return (open_ms // MINUTE_MS) % RING

@@ -1,0 +1,263 @@
+"""The REST client: time, symbol list, klines, aggregate trades, for one market."""
+
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+import numpy as np
+import structlog
+
+from klagg.clock import Clock, TimeSample
+from klagg.errors import MalformedMessage, NumberError
+from klagg.exchange import klines as kline_rows
+from klagg.exchange.budget import Purpose, WeightBudget
+from klagg.exchange.decimals import mantissa_and_scale
+from klagg.exchange.endpoints import Endpoints
+from klagg.exchange.http import Http, Params, SessionFactory, open_session
+from klagg.exchange.symbols import SymbolList, parse_exchange_info
+from klagg.interval import MONTH_STEP, Interval
+from klagg.model import TRADE, Candles, Instrument, Market, TradeKind, Trades
+
+log = structlog.get_logger()
+
+TIME_WEIGHT: Final = 1
+EXCHANGE_INFO_WEIGHT: Final = {Market.USDM: 1, Market.SPOT: 20}
+AGG_TRADES_WEIGHT: Final = {Market.USDM: 20, Market.SPOT: 4}
+AGG_TRADES_LIMIT: Final = 1_000
+"""Rows of one answer at most, on both markets."""
+
+
+class _ServerTime(msgspec.Struct):
+    server_time: int = msgspec.field(name="serverTime")
+
+
+class _AggTrade(msgspec.Struct):
+    a: int
+    p: str
+    q: str
+    f: int
+    l: int  # noqa: E741 - the exchange's name
+    T: int
+    m: bool
+
+
+_TIME: Final = msgspec.json.Decoder(_ServerTime)
+_AGG_TRADES: Final = msgspec.json.Decoder(list[_AggTrade])
+
+
+class RestClient:
+    """One market's REST API. `async with` it, or `close` it."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        clock: Clock,
+        now_ms: Callable[[], int],
+        budget: WeightBudget,
+        session_factory: SessionFactory = open_session,
+    ) -> None:
+        self._market = endpoints.market
+        self._clock = clock
+        self._now_ms = now_ms
+        self._budget = budget
+        self._http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, session_factory=session_factory)
+        # Time is asked for by a connection of its own, so that its round trip is never spent behind a backfill.
+        self._time_http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, session_factory=session_factory)
+        self.off_grid_rows = 0
+        """Kline rows left out because no candle of their interval opens there."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the sockets."""
+        await self._http.close()
+        await self._time_http.close()
+
+    @property
+    def budget(self) -> WeightBudget:
+        """The weight budget that these requests share."""
+        return self._budget
+
+    @property
+    def retries(self) -> int:
+        """Requests repeated since the start."""
+        return self._http.retries
+
+    async def server_time(self) -> TimeSample:
+        """One sample of the exchange's time, tried once.
+
+        Raises:
+            ExchangeError: it failed; see `Http.get_once`.
+        """
+        sent_ns = self._clock.monotonic_ns()
+        body = await self._time_http.get_once("/time", weight=TIME_WEIGHT)
+        received_ns = self._clock.monotonic_ns()
+        try:
+            return TimeSample(sent_ns, received_ns, _TIME.decode(body).server_time)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MalformedMessage(f"the exchange's time cannot be read ({error})") from error
+
+    async def symbol_list(self) -> SymbolList:
+        """The symbol list; the budget takes its weight limit over.
+
+        Raises:
+            ExchangeError: see `Http.get`.
+        """
+
+        def parse(body: bytes, _asked_ms: int) -> SymbolList:
+            return parse_exchange_info(body, self._market)
+
+        weight = EXCHANGE_INFO_WEIGHT[self._market]
+        symbols = await self._http.get("/exchangeInfo", {}, parse, weight=weight, purpose=Purpose.LIVE)
+        self._budget.set_limit(symbols.weight_limit)
+        return symbols
+
+    async def instruments(self) -> list[Instrument]:
+        """The instruments of `symbol_list`.
+
+        Raises:
+            ExchangeError: see `Http.get`.
+        """
+        return (await self.symbol_list()).instruments
+
+    async def klines(
+        self,
+        symbol: str,
+        interval: Interval,
+        *,
+        start_ms: int,
+        end_ms: int,
+        price_scale: int,
+        qty_scale: int,
+        purpose: Purpose = Purpose.BACKFILL,
+    ) -> Candles:
+        """All pages of `kline_pages` in one array.
+
+        Raises:
+            ExchangeError: see `Http.get`.
+        """
+        pages = self.kline_pages(
+            symbol,
+            interval,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            price_scale=price_scale,
+            qty_scale=qty_scale,
+            purpose=purpose,
+        )
+        return kline_rows.join([candles async for candles in pages])
+
+    async def kline_pages(
+        self,
+        symbol: str,
+        interval: Interval,
+        *,
+        start_ms: int,
+        end_ms: int,
+        price_scale: int,
+        qty_scale: int,
+        purpose: Purpose = Purpose.BACKFILL,
+    ) -> AsyncIterator[Candles]:
+        """The exchange's closed candles that open in `[start_ms, end_ms)`, ascending, page by page.
+
+        Slot 0, origin EXCHANGE, ids -1. VERIFIED is set where the candle had settled (10 s after its close) when it was
+        asked for. Scales are at least those given; a row with more digits has wider ones. Times that the exchange has no
+        row for are simply absent.
+
+        Raises:
+            ExchangeError: see `Http.get`.
+        """
+        end_ms = min(end_ms, interval.open_at(self._now_ms()))
+        cursor_ms = start_ms
+        while (rows_left := count_opens(interval, cursor_ms, end_ms)) > 0:
+            limit, weight = kline_rows.page(self._market, rows_left)
+            first_ms = cursor_ms
+
+            def parse(body: bytes, asked_ms: int, first_ms: int = first_ms) -> kline_rows.KlinePage:
+                return kline_rows.parse_rows(
+                    body,
+                    interval,
+                    start_ms=first_ms,
+                    end_ms=end_ms,
+                    asked_ms=asked_ms,
+                    price_scale=price_scale,
+                    qty_scale=qty_scale,
+                )
+
+            params: Params = {
+                "symbol": symbol,
+                "interval": interval.name,
+                "startTime": first_ms,
+                "endTime": end_ms - 1,
+                "limit": limit,
+            }
+            answer = await self._http.get("/klines", params, parse, weight=weight, purpose=purpose)
+            if answer.off_grid:
+                self.off_grid_rows += answer.off_grid
+                log.warning("rest.klines_off_grid", symbol=symbol, interval=interval.name, rows=answer.off_grid)
+            if len(answer.candles):
+                yield answer.candles
+            if answer.rows < limit or answer.last_open_ms < cursor_ms:
+                return
+            cursor_ms = interval.next_open(interval.open_at(answer.last_open_ms))
+
+    async def agg_trades(
+        self,
+        symbol: str,
+        *,
+        from_id: int | None = None,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        limit: int = AGG_TRADES_LIMIT,
+        purpose: Purpose = Purpose.REPAIR,
+    ) -> Trades:
+        """One answer of aggregate trades, ascending by id, slot 0, at the scale each needs.
+
+        From `from_id` on (included), or made in `[start_ms, end_ms)`, or the latest. To page, ask from the last id + 1: a
+        busy millisecond has more trades than an answer. USDT-M keeps 48 hours.
+
+        Raises:
+            ExchangeError: see `Http.get`; `RequestRejected` with code -4166 for trades that are no longer kept.
+        """
+        assert from_id is None or (start_ms is None and end_ms is None)
+        assert 0 < limit <= AGG_TRADES_LIMIT
+        wanted = {
+            "fromId": from_id,
+            "startTime": start_ms,
+            "endTime": None if end_ms is None else end_ms - 1,
+            "limit": limit,
+        }
+        params: Params = {"symbol": symbol, **{key: value for key, value in wanted.items() if value is not None}}
+        return await self._http.get(
+            "/aggTrades", params, _parse_agg_trades, weight=AGG_TRADES_WEIGHT[self._market], purpose=purpose
+        )
+
+
+def count_opens(interval: Interval, start_ms: int, end_ms: int) -> int:
+    """How many candles of the interval open in `[start_ms, end_ms)`."""
+    if interval.step_ms == MONTH_STEP:
+        return sum(1 for _ in interval.opens(start_ms, end_ms))
+    first_ms = interval.open_at(start_ms - 1) + interval.step_ms
+    return max(0, -(-(end_ms - first_ms) // interval.step_ms))
+
+
+def _parse_agg_trades(body: bytes, _asked_ms: int) -> Trades:
+    try:
+        rows = _AGG_TRADES.decode(body)
+        trades = np.zeros(len(rows), TRADE)
+        for at, row in enumerate(rows):
+            price, price_scale = mantissa_and_scale(row.p)
+            qty, qty_scale = mantissa_and_scale(row.q)
+            kind = TradeKind.MARKET if price and qty else TradeKind.OTHER
+            trades[at] = (0, price_scale, qty_scale, row.m, kind, row.a, price, qty, row.f, row.l, row.T)
+    except (msgspec.MsgspecError, NumberError, UnicodeDecodeError, OverflowError) as error:
+        raise MalformedMessage(f"aggregate trades cannot be read ({error})") from error
+    return trades

@@ -1,0 +1,40 @@
+"""The last things worth telling a person: shown by the live view, counted, and logged once each."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from klagg.exchange.wire import Rejected
+
+log = structlog.get_logger()
+
+KEPT: Final = 50
+"""Notes kept for the live view; older ones are in the log."""
+LOGGED_REJECTIONS: Final = 20
+"""Rejected messages logged one by one for each reason; after that they are only counted."""
+
+
+class Recent:
+    """A bounded list of notes, and counts by event that are never dropped."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self.notes: deque[tuple[int, str, str]] = deque(maxlen=KEPT)
+        self.counts: Counter[str] = Counter()
+
+    def note(self, event: str, text: str) -> None:
+        """Something happened that a person may want to know."""
+        self.counts[event] += 1
+        self.notes.append((self._now_ms(), event, text))
+        log.warning(event, detail=text)
+
+    def reject(self, rejected: Rejected) -> None:
+        """A message of the exchange was rejected; the rest went on."""
+        reason = str(rejected.reason)
+        self.counts[f"rejected.{reason}"] += 1
+        if self.counts[f"rejected.{reason}"] <= LOGGED_REJECTIONS:
+            log.warning(
+                "feed.rejected", reason=reason, symbol=rejected.symbol, field=rejected.field, value=rejected.value
+            )

@@ -1,0 +1,140 @@
+"""The composition root: one process, one database, one or two markets, one TaskGroup, an ordered end."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from klagg.clock import Clock, ScaledClock, SystemClock
+from klagg.config.settings import Settings
+from klagg.engine import jit
+from klagg.engine.engine import compile_kernels
+from klagg.errors import KlaggError
+from klagg.service.market import MarketService
+from klagg.service.view import LiveView
+from klagg.store import open_store
+from klagg.store.thread import StoreThread
+
+log = structlog.get_logger()
+
+CHECKPOINT_S = 20.0
+"""The write-ahead log is moved into the database this often, away from the commits."""
+
+
+class Service:
+    """A running klagg: its markets over one store."""
+
+    def __init__(self, settings: Settings, clock: Clock, store: StoreThread) -> None:
+        self.settings = settings
+        self.store = store
+        self.markets = [MarketService(market, settings, store, clock) for market in settings.markets]
+        self.live = asyncio.Event()
+        self._clock = clock
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Start, run until `stopped` is set, and end in order: feed, due closes, flush, claim.
+
+        Raises:
+            KlaggError: the first error that ended it.
+        """
+        started: list[MarketService] = []
+        try:
+            for market in self.markets:
+                started.append(market)
+                await market.start()
+            await self._run_live(stopped)
+        except* KlaggError as errors:
+            raise _first(errors) from None
+        finally:
+            for market in started:
+                await self._end(market)
+
+    async def _end(self, market: MarketService) -> None:
+        try:
+            await market.stop()
+        except KlaggError as error:
+            log.error("market.stop_failed", market=market.market.value, reason=str(error))
+
+    async def _run_live(self, stopped: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(market.run()) for market in self.markets]
+            running.append(tasks.create_task(self._checkpoints()))
+            for market in self.markets:
+                await market.live.wait()
+            self.live.set()
+            await stopped.wait()
+            log.info("service.stopping")
+            for task in running:
+                task.cancel()
+
+    async def _checkpoints(self) -> None:
+        while True:
+            await self._clock.sleep(CHECKPOINT_S)
+            with suppress(KlaggError):
+                await self.store.checkpoint()
+
+
+def _first(errors: BaseExceptionGroup[KlaggError]) -> KlaggError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, KlaggError)
+    return error
+
+
+async def serve_until(
+    settings: Settings, stopped: asyncio.Event, watch: Callable[[Service], None] | None = None
+) -> None:
+    """Run the service over its database until `stopped` is set.
+
+    Raises:
+        KlaggError: what ended it.
+    """
+    clock: Clock = SystemClock() if settings.clock_speed == 1 else ScaledClock(settings.clock_speed)
+    store = StoreThread(open_store(settings.db, mode="create"))
+    try:
+        service = Service(settings, clock, store)
+        if watch is not None:
+            watch(service)
+        await service.run(stopped)
+    finally:
+        await store.close()
+
+
+def prepare_kernels() -> None:
+    """Compile the kernels, or load them: before anything is subscribed, and not in silence."""
+    if not jit.is_cached():
+        print("klagg: compiling kernels (once, about 15 s)", file=sys.stderr)  # noqa: T201 - breaks the silence of a first run
+    compile_kernels()
+
+
+async def _main(settings: Settings) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    if sys.stderr.isatty() and settings.log_format is None:
+        async with LiveView() as view:
+            await serve_until(settings, stopped, view.watch)
+    else:
+        await serve_until(settings, stopped)
+
+
+def run_service(settings: Settings) -> int:
+    """`klagg run`: returns the exit code.
+
+    Raises:
+        KlaggError: what stood in the way, in one line.
+    """
+    prepare_kernels()
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_main(settings))
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(settings))
+    return 0

@@ -1,0 +1,249 @@
+"""A worker: one shard's core with its own streams. It gets every tick, and its start, sleep, tick and exit are log events."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+
+import numpy as np
+import structlog
+
+from klagg.clock import Clock, Margin
+from klagg.errors import StoreUnavailable
+from klagg.exchange.inbox import Blind, Inbox, Sighted
+from klagg.exchange.wire import decode
+from klagg.interval import MINUTE, MINUTE_MS, Interval
+from klagg.model import Candles, Gap, Ints
+from klagg.service.comparison import Comparison
+from klagg.service.recent import Recent
+from klagg.service.shard import ShardCore
+from klagg.service.ticks import Boundary
+from klagg.store import Commit, CommitResult
+
+log = structlog.get_logger()
+
+DRAIN_TURNS: Final = 8
+"""Turns of the event loop given to the sockets before a tick is applied: bounded, some tenths of a millisecond."""
+SWEEP_S: Final = 0.5
+"""How often holes expire, pushes are judged and evidence is written."""
+RETRY_FIRST_S: Final = 0.25
+RETRY_LAST_S: Final = 10.0
+
+CommitCall = Callable[[Commit], Awaitable[CommitResult]]
+Refold = Callable[[Ints, Candles, bool], Awaitable[None]]
+
+
+class Worker:
+    """Applies its shard's trades, closes its minutes at every tick, and keeps writing until all is durable."""
+
+    def __init__(
+        self,
+        name: str,
+        core: ShardCore,
+        inbox: Inbox,
+        *,
+        clock: Clock,
+        now_ms: Callable[[], int],
+        boundary: Boundary,
+        margin: Margin,
+        commit: CommitCall,
+        verified: Refold,
+        given_up: Callable[[list[Gap]], None],
+        recent: Recent,
+        stall_ms: int,
+    ) -> None:
+        self.name = name
+        self.core = core
+        self.inbox = inbox
+        self.comparison = Comparison(core)
+        self.last_tick_ms = boundary.boundary_ms
+        self.write_lag_ms = 0
+        self.tick_lag_ms = 0
+        self.written = 0
+        self.failing_since_ms: int | None = None
+        self._clock = clock
+        self._now_ms = now_ms
+        self._boundary = boundary
+        self._margin = margin
+        self._commit = commit
+        self._verified = verified
+        self._given_up = given_up
+        self._recent = recent
+        self._stall_ms = stall_ms
+        self._dirty = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._longer = tuple(interval for interval in core.engine.intervals if interval is not MINUTE)
+        self._turn_ms = now_ms()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        log.info("worker.start", worker=self.name, last_tick_ms=self.last_tick_ms, symbols=len(self.core.slots))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._feed())
+                tasks.create_task(self._ticks())
+                tasks.create_task(self._sweeps())
+                tasks.create_task(self._commits())
+        finally:
+            log.info("worker.exit", worker=self.name, last_tick_ms=self.last_tick_ms)
+
+    async def _feed(self) -> None:
+        while True:
+            await self.inbox.wait()
+            self.take()
+
+    def take(self) -> None:
+        """Apply what the sockets have brought."""
+        payloads: list[bytes] = []
+        for item in self.inbox.drain():
+            if isinstance(item, Sighted):
+                self._apply(payloads)
+                payloads = []
+                self.core.engine.sight(item.slots, item.at_ms)
+            elif isinstance(item, Blind):
+                self._apply(payloads)
+                payloads = []
+                self._go_blind(item.slots, item.since_ms, item.reason)
+            else:
+                payloads.append(item)
+        self._apply(payloads)
+
+    def _go_blind(self, slots: Collection[int], since_ms: int, reason: str) -> None:
+        self.core.engine.blind(slots, since_ms)
+        self._recent.note("feed.blind", f"{len(slots)} symbols: {reason}")
+
+    def _apply(self, payloads: list[bytes]) -> None:
+        if not payloads:
+            return
+        now_ms = self._now_ms()
+        decoded = decode(payloads, self.core.slots)
+        for rejected in decoded.rejected:
+            self._recent.reject(rejected)
+        if len(decoded.trades):
+            self.core.apply(decoded.trades, now_ms)
+            self._margin.observe(now_ms - decoded.trades["time_ms"])
+        self.comparison.take(decoded.klines, now_ms)
+
+    async def _ticks(self) -> None:
+        while True:
+            log.debug("worker.sleep", worker=self.name, until_after_ms=self.last_tick_ms)
+            boundary_ms = await self._boundary.beyond(self.last_tick_ms)
+            for _ in range(DRAIN_TURNS):
+                await asyncio.sleep(0)
+            self.take()
+            while not self.core.tick(boundary_ms):
+                self._dirty.set()
+                await asyncio.sleep(0)
+                self.take()
+            self.last_tick_ms = boundary_ms
+            self.tick_lag_ms = self._now_ms() - boundary_ms
+            self._dirty.set()
+            log.info(
+                "worker.tick",
+                worker=self.name,
+                boundary_ms=boundary_ms,
+                lag_ms=self.tick_lag_ms,
+                symbols=len(self.core.slots),
+                pending_candles=self.core.outbox.candles,
+            )
+
+    async def _sweeps(self) -> None:
+        while True:
+            await self._clock.sleep(SWEEP_S)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Expire holes, judge the exchange's pushes, and write the evidence that has come in."""
+        now_ms = self._now_ms()
+        if now_ms - self._turn_ms > SWEEP_S * 1e3 + self._stall_ms:
+            live = self.core.engine.live.tolist()
+            self._go_blind(live, self._turn_ms, "the process stood still")
+            self.core.engine.sight(live, now_ms)
+        self._turn_ms = now_ms
+        self.core.engine.expire_holes(now_ms)
+        verified, replaced = self.comparison.judge(now_ms)
+        for row in self.comparison.differing:
+            symbol = self.core.symbol(int(row["slot"]))
+            self._recent.note("candle.differs", f"{symbol} 1m {int(row['open_ms'])}: taken from the exchange")
+        self.comparison.differing = []
+        self.core.gather()
+        if not self.core.unsaved:
+            return
+        if len(verified) or len(replaced):
+            await self.flush()
+            await self._fold(verified, numbers_changed=False)
+            await self._fold(replaced, numbers_changed=True)
+        else:
+            self._dirty.set()
+
+    async def _fold(self, minutes: Candles, *, numbers_changed: bool) -> None:
+        """Have the longer candles folded from minutes that are now known: those that have closed, or all if numbers changed."""
+        if not numbers_changed:
+            opens = np.unique(minutes["open_ms"])
+            boundary_ms = self.core.engine.boundary_ms
+            minutes = minutes[
+                np.isin(minutes["open_ms"], [o for o in opens if self._closes_longer(int(o), boundary_ms)])
+            ]
+        if len(minutes):
+            ids = np.array([self.core.instrument_id(int(slot)) for slot in minutes["slot"]], np.int64)
+            await self._verified(ids, minutes, numbers_changed)
+
+    def _closes_longer(self, open_ms: int, boundary_ms: int) -> bool:
+        return any(self._end(interval, open_ms) <= boundary_ms for interval in self._longer)
+
+    @staticmethod
+    def _end(interval: Interval, open_ms: int) -> int:
+        return interval.next_open(interval.open_at(open_ms))
+
+    async def _commits(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write until nothing waits; a failed write is retried with backoff, and trades and ticks go on meanwhile."""
+        async with self._writing:
+            retry_s = RETRY_FIRST_S
+            while self.core.unsaved:
+                batch = self.core.begin_commit(self._now_ms())
+                try:
+                    result = await self._commit(batch)
+                except StoreUnavailable as error:
+                    self._failed(error)
+                    await self._clock.sleep(retry_s)
+                    retry_s = min(2 * retry_s, RETRY_LAST_S)
+                except BaseException:
+                    self.core.commit_failed()
+                    raise
+                else:
+                    self.core.commit_done(len(batch.gaps))
+                    self._committed(batch, result)
+                    retry_s = RETRY_FIRST_S
+
+    def _failed(self, error: StoreUnavailable) -> None:
+        given_up = self.core.commit_failed()
+        now_ms = self._now_ms()
+        if self.failing_since_ms is None:
+            self.failing_since_ms = now_ms
+            log.error("store.write_failed", worker=self.name, reason=str(error), waiting_bytes=self.core.outbox.nbytes)
+        self._recent.note("store.write_failed", str(error))
+        if given_up:
+            log.error("store.minutes_given_up", worker=self.name, gaps=len(given_up), reason="memory bound")
+            self._given_up(given_up)
+
+    def _committed(self, batch: Commit, result: CommitResult) -> None:
+        now_ms = self._now_ms()
+        if self.failing_since_ms is not None:
+            log.info("store.write_recovered", worker=self.name, after_ms=now_ms - self.failing_since_ms)
+            self.failing_since_ms = None
+        self.written += result.written
+        self.write_lag_ms = max(now_ms - batch.closed_upto_ms, 0) % MINUTE_MS
+        log.debug(
+            "store.committed",
+            worker=self.name,
+            closed_upto_ms=batch.closed_upto_ms,
+            written=result.written,
+            refused=result.refused,
+            revised=result.revised,
+            took_ms=round(result.seconds * 1e3, 1),
+        )

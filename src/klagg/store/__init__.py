@@ -1,0 +1,44 @@
+"""The durable store: candles under guard, instruments, ownership.
+
+`open_store` is the way in. The store is synchronous; `klagg.store.thread.StoreThread` keeps it off the event loop.
+"""
+
+from klagg.store.candles import UNVERIFIED
+from klagg.store.claims import LEASE_MS, Claim
+from klagg.store.database import Mode, Synchronous, open_database
+from klagg.store.instruments import Life, StoredInstrument
+from klagg.store.newest import Newest
+from klagg.store.sqlite import CandleCount, Commit, CommitResult, SqliteStore, WriteResult
+from klagg.store.url import parse_db_url
+
+__all__ = [
+    "LEASE_MS",
+    "UNVERIFIED",
+    "CandleCount",
+    "Claim",
+    "Commit",
+    "CommitResult",
+    "Life",
+    "Mode",
+    "Newest",
+    "SqliteStore",
+    "StoredInstrument",
+    "Synchronous",
+    "WriteResult",
+    "open_store",
+    "parse_db_url",
+]
+
+
+def open_store(url: str, *, mode: Mode, synchronous: Synchronous = "NORMAL") -> SqliteStore:
+    """Open the database that a path or URL names.
+
+    `create` makes it where there is none, `write` needs one, `read` changes nothing. `synchronous="NORMAL"` keeps what was
+    committed through any end of the process; `"FULL"` also through a loss of power, at one disk flush per commit.
+
+    Raises:
+        UsageError: an unknown scheme.
+        StoreError: one line that says what is wrong with the file and what to do.
+
+    """
+    return SqliteStore(open_database(parse_db_url(url), mode, synchronous))

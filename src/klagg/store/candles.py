@@ -1,0 +1,185 @@
+"""Candles into the tables and out of them. The guard decides; these functions bring rows to it and read them back."""
+# ruff: noqa: S608  # statements are built from names that stand in this package; values are bound
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+
+from klagg.interval import Interval
+from klagg.model import Candles, Ints, Market, Origin
+from klagg.store import guard
+from klagg.store.database import Database
+from klagg.store.instruments import MARKETS, Directory
+from klagg.store.rows import (
+    READ_COLUMNS,
+    READ_WIDTH,
+    candles_of,
+    closed_rows,
+    end_ms,
+    integers,
+    is_verified,
+    row_values,
+    series_of,
+)
+from klagg.store.schema import KEY, LEISURE_WHERE, SERIES_INTERVALS, URGENT_WHERE, VALUES
+
+UNVERIFIED: Final = np.dtype(
+    [("instrument_id", np.int64), ("interval", np.uint8), ("open_ms", np.int64), ("origin", np.uint8)]
+)
+"""One candle of the repair queue."""
+
+_UPSERT_OPEN: Final = f"""
+  INSERT INTO open_candle ({", ".join((*KEY, *VALUES))}) VALUES ({", ".join("?" * (len(VALUES) + 2))})
+  ON CONFLICT (series) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in ("open_ms", *VALUES))}
+  WHERE excluded.open_ms >= open_candle.open_ms"""
+_UPSERT_LAST_TRADE: Final = """
+  INSERT INTO last_trade (instrument, price_scale, agg_id, time_ms, price) VALUES (?, ?, ?, ?, ?)
+  ON CONFLICT (instrument) DO UPDATE SET
+    price_scale = excluded.price_scale, agg_id = excluded.agg_id, time_ms = excluded.time_ms, price = excluded.price"""
+
+
+def put_closed(
+    database: Database,
+    recorder: guard.Recorder,
+    directory: Directory,
+    instrument_ids: Ints,
+    candles: Candles,
+    leave: Ints,
+) -> guard.Outcome:
+    """Bring closed candles to the guard, inside a transaction, and keep the tally of what is stored."""
+    outcome = recorder.outcome = guard.Outcome(len(candles))
+    if len(candles):
+        database.executemany(guard.UPSERT, closed_rows(series_of(instrument_ids, candles), candles, leave))
+        _count(database, directory.markets[instrument_ids], candles, outcome)
+    return outcome
+
+
+def _count(database: Database, markets: Ints, candles: Candles, outcome: guard.Outcome) -> None:
+    """Add what came to the tally and take away what it replaced."""
+    origins = candles["origin"].astype(np.int64)
+    if outcome.origins:
+        origins[list(outcome.origins)] = list(outcome.origins.values())
+    size = len(Origin) * 2
+    keys = markets * size + origins * 2 + is_verified(candles)
+    change = np.bincount(keys[outcome.accepted], minlength=len(MARKETS) * size)
+    for row, origin, verified in outcome.left:
+        change[markets[row] * size + origin * 2 + verified] -= 1
+    database.executemany(
+        "INSERT INTO tally VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET candles = candles + excluded.candles",
+        [
+            (MARKETS[key // size].value, key % size // 2, key % 2, int(change[key]))
+            for key in np.flatnonzero(change).tolist()
+        ],
+    )
+
+
+def put_open(database: Database, series: Ints, candles: Candles) -> int:
+    """Replace the open snapshots of these series where these are not older: how many were."""
+    rows = ((key, *values) for key, values in zip(series.tolist(), row_values(candles), strict=True))
+    return database.executemany(_UPSERT_OPEN, rows)
+
+
+def drop_open(database: Database, series: Ints, open_ms: Ints) -> None:
+    """Remove open snapshots that a closed candle has overtaken (a retired symbol's last)."""
+    database.executemany(
+        "DELETE FROM open_candle WHERE series = ? AND open_ms <= ?", zip(series.tolist(), open_ms.tolist(), strict=True)
+    )
+
+
+def put_last_trades(
+    database: Database, instrument_ids: Ints, last_trades: np.ndarray[tuple[int], np.dtype[np.void]]
+) -> None:
+    """Replace the last trades of these instruments."""
+    columns = (last_trades[name].tolist() for name in ("price_scale", "agg_id", "time_ms", "price"))
+    database.executemany(_UPSERT_LAST_TRADE, zip(instrument_ids.tolist(), *columns, strict=True))
+
+
+def within_closed_upto(database: Database, directory: Directory, instrument_ids: Ints, candles: Candles) -> Ints:
+    """Which candles (as positions) end by what the owner has closed; where there never was an owner, all."""
+    bounds = np.full((len(MARKETS), 256), np.iinfo(np.int64).max, np.int64)
+    position = {market.value: index for index, market in enumerate(MARKETS)}
+    for market, shard, closed_upto_ms in database.rows(
+        "SELECT market, id, closed_upto_ms FROM shard WHERE closed_upto_ms > 0"
+    ):
+        bounds[position[market], shard] = closed_upto_ms
+    bound = bounds[directory.markets[instrument_ids], directory.shards[instrument_ids]]
+    return np.flatnonzero(end_ms(candles) <= bound)
+
+
+def read(
+    database: Database,
+    instrument_id: int,
+    interval: Interval,
+    start_ms: int,
+    end_ms: int,
+    limit: int | None,
+    *,
+    descending: bool,
+) -> Candles:
+    """The closed candles of a series that open in `[start_ms, end_ms)`."""
+    rows = database.rows(
+        f"SELECT {READ_COLUMNS} FROM candle WHERE series = ? AND open_ms >= ? AND open_ms < ? "
+        f"ORDER BY open_ms {'DESC' if descending else 'ASC'} LIMIT ?",
+        (instrument_id * SERIES_INTERVALS + interval.code, start_ms, end_ms, -1 if limit is None else limit),
+    )
+    return candles_of(integers(rows, READ_WIDTH), interval.code, closed=True)
+
+
+def revisions(database: Database, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Ints:
+    """The revisions of the candles that `read` gives for the same span, ascending."""
+    rows = database.rows(
+        "SELECT revision FROM candle WHERE series = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
+        (instrument_id * SERIES_INTERVALS + interval.code, start_ms, end_ms),
+    )
+    return integers(rows, 1)[:, 0]
+
+
+def iter_read(
+    database: Database, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, chunk: int
+) -> Iterator[Candles]:
+    """The same candles, ascending, in pieces of at most `chunk`; no transaction stays open between pieces."""
+    while True:
+        piece = read(database, instrument_id, interval, start_ms, end_ms, chunk, descending=False)
+        if len(piece):
+            yield piece
+        if len(piece) < chunk:
+            return
+        start_ms = int(piece["open_ms"][-1]) + 1
+
+
+def open_candle(database: Database, instrument_id: int, interval: Interval) -> Candles:
+    """The open snapshot of a series: one candle, or none."""
+    rows = database.rows(
+        f"SELECT open_ms, {', '.join(VALUES)} FROM open_candle WHERE series = ?",
+        (instrument_id * SERIES_INTERVALS + interval.code,),
+    )
+    return candles_of(integers(rows, len(VALUES) + 1), interval.code, closed=False)
+
+
+def unverified(
+    database: Database, market: Market, before_ms: int, urgent: bool | None, limit: int
+) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    """The newest `limit` candles of the repair queue that open before `before_ms`: the urgent, the others, or both."""
+    wheres: Iterable[str] = {True: (URGENT_WHERE,), False: (LEISURE_WHERE,), None: (URGENT_WHERE, LEISURE_WHERE)}[
+        urgent
+    ]
+    found = [
+        integers(
+            database.rows(
+                f"SELECT i.id, c.series % {SERIES_INTERVALS}, c.open_ms, c.origin FROM candle c "
+                f"CROSS JOIN instrument i ON i.id = c.series / {SERIES_INTERVALS} "
+                f"WHERE {where} AND c.open_ms < ? AND i.market = ? ORDER BY c.open_ms DESC LIMIT ?",
+                (before_ms, market.value, limit),
+            ),
+            4,
+        )
+        for where in wheres
+    ]
+    table = np.concatenate(found)
+    table = table[np.argsort(-table[:, 2], kind="stable")][:limit]
+    queue = np.zeros(len(table), UNVERIFIED)
+    for position, name in enumerate(("instrument_id", "interval", "open_ms", "origin")):
+        queue[name] = table[:, position]
+    return queue

@@ -1,0 +1,136 @@
+"""The guard: which candle may replace which, decided by the database at the write, whoever writes.
+
+One statement inserts a closed candle or replaces the stored one, and the rules stand in its `WHERE`. `accepts` in
+`tests/store/test_guard.py` is their plain twin. Two functions of this connection, called only where a candle is already
+stored, tell the writer what happened to each row; they decide nothing but the comparison of candles of different scales.
+"""
+# ruff: noqa: S608  # statements are built from names that stand in this package; values are bound
+
+import sqlite3
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from klagg.fixed import join, rescale
+from klagg.model import NUMBERS, Ints, Origin
+from klagg.store.schema import KEY, VALUES
+
+if TYPE_CHECKING:
+    from klagg.store.rows import Mask
+
+
+class Leave(IntEnum):
+    """What the writer of a row may do."""
+
+    UNFENCED = 0
+    """Backfill, repair, replay: better or newer knowledge only."""
+    OWNER = 1
+    """The owner of the shard, within a fenced transaction."""
+    OWNER_AMENDS = 2
+    """The owner correcting its own candle: it may lower an origin that is not verified."""
+
+
+_SCALED: Final = ("price_scale", "qty_scale", *NUMBERS)
+
+
+def _differ(scaled: tuple[int, ...]) -> bool:
+    """Whether two candles of different scales differ in their numbers; arguments: `_SCALED` of the one, then the other's."""
+    one, other = (dict(zip(_SCALED, half, strict=True)) for half in (scaled[: len(_SCALED)], scaled[len(_SCALED) :]))
+    price_scale = max(one["price_scale"], other["price_scale"])
+    qty_scale = max(one["qty_scale"], other["qty_scale"])
+    return _numbers_at(one, price_scale, qty_scale) != _numbers_at(other, price_scale, qty_scale)
+
+
+def _numbers_at(row: dict[str, int], price_scale: int, qty_scale: int) -> tuple[int, ...]:
+    prices = (rescale(row[name], row["price_scale"], price_scale) for name in ("open", "high", "low", "close"))
+    volumes = (
+        rescale(join(row[f"{name}_hi"], row[f"{name}_lo"]), row["qty_scale"], qty_scale)
+        for name in ("volume", "taker_volume")
+    )
+    quotes = (
+        rescale(
+            join(row[f"{name}_hi"], row[f"{name}_lo"]), row["price_scale"] + row["qty_scale"], price_scale + qty_scale
+        )
+        for name in ("quote", "taker_quote")
+    )
+    return (*prices, *volumes, *quotes, row["trades"])
+
+
+def _list(prefix: str, names: tuple[str, ...]) -> str:
+    return ", ".join(f"{prefix}.{name}" for name in names)
+
+
+def _statement() -> str:
+    columns = (*KEY, *VALUES, "verified")
+    number, leave = f"?{len(columns) + 1}", f"?{len(columns) + 2}"
+    same = f"""CASE
+      WHEN candle.price_scale = excluded.price_scale AND candle.qty_scale = excluded.qty_scale
+      THEN ({_list("candle", NUMBERS)}) = ({_list("excluded", NUMBERS)})
+      ELSE NOT klagg_differ({_list("candle", _SCALED)}, {_list("excluded", _SCALED)}) END"""
+    # A comparison that found the numbers equal brings no ids and no lower origin: what the trades told stays.
+    confirms = f"(excluded.verified AND candle.origin <> {Origin.UNMATCHED.value} AND {same})"
+    replaced = (*(name for name in VALUES if name not in ("first_id", "last_id", "origin")), "verified")
+    assignments = ",\n    ".join(f"{name} = excluded.{name}" for name in replaced)
+    return f"""
+  INSERT INTO candle ({", ".join(columns)}, revision)
+  VALUES ({", ".join(f"?{n + 1}" for n in range(len(columns)))}, 0)
+  ON CONFLICT (series, open_ms) DO UPDATE SET
+    {assignments},
+    first_id = CASE WHEN excluded.first_id < 0 AND {same} THEN candle.first_id ELSE excluded.first_id END,
+    last_id = CASE WHEN excluded.last_id < 0 AND {same} THEN candle.last_id ELSE excluded.last_id END,
+    origin = CASE WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END,
+    revision = klagg_replaced({number}, candle.origin, candle.verified, candle.revision, NOT {same},
+      CASE WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END)
+  WHERE CASE WHEN CASE
+    WHEN excluded.verified THEN NOT candle.verified OR excluded.origin >= candle.origin OR {same}
+    WHEN candle.verified THEN 0
+    WHEN excluded.origin > candle.origin THEN 1
+    WHEN excluded.origin = candle.origin THEN
+      {leave} > {Leave.UNFENCED.value} OR excluded.origin <> {Origin.PARTIAL.value} OR excluded.trades >= candle.trades
+    ELSE {leave} = {Leave.OWNER_AMENDS.value} AND candle.origin <= {Origin.TRADES.value}
+    END THEN 1 ELSE klagg_refused({number}, candle.revision) END"""
+
+
+UPSERT: Final = _statement()
+"""Parameters: as `rows.closed_rows` yields them."""
+
+
+class Outcome:
+    """What the guard did with each row of one batch."""
+
+    def __init__(self, count: int) -> None:
+        self.accepted: Mask = np.ones(count, np.bool_)
+        self.changed: Mask = np.zeros(count, np.bool_)
+        """The numbers of an existing closed candle changed."""
+        self.revisions: Ints = np.zeros(count, np.int64)
+        """As now stored (of a refused row: the stored candle's)."""
+        self.left: list[tuple[int, int, int]] = []
+        """Row number, origin and verified of each stored candle that was replaced."""
+        self.origins: dict[int, int] = {}
+        """The stored origin, where the stored candle was better than the row's."""
+
+
+class Recorder:
+    """The connection's functions that the statement calls, writing into the `Outcome` of the batch under way."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.outcome = Outcome(0)
+        connection.create_function("klagg_replaced", 6, self._replaced)
+        connection.create_function("klagg_refused", 2, self._refused)
+        connection.create_function(
+            "klagg_differ", 2 * len(_SCALED), lambda *scaled: _differ(scaled), deterministic=True
+        )
+
+    def _replaced(self, row: int, origin: int, verified: int, revision: int, differs: int, now_origin: int) -> int:
+        outcome = self.outcome
+        outcome.left.append((row, origin, verified))
+        outcome.origins[row] = now_origin
+        outcome.changed[row] = bool(differs)
+        outcome.revisions[row] = revision + differs
+        return revision + differs
+
+    def _refused(self, row: int, revision: int) -> int:
+        self.outcome.accepted[row] = False
+        self.outcome.revisions[row] = revision
+        return 0

@@ -1,0 +1,394 @@
+"""The store on SQLite: one object, one connection, used by one thread at a time (see `klagg.store.thread`)."""
+# ruff: noqa: S608  # statements are built from names that stand in this package; values are bound
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from klagg.interval import MINUTE, Interval
+from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
+from klagg.store import candles as candle_rows
+from klagg.store import claims, instruments, newest
+from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
+from klagg.store.database import Database
+from klagg.store.guard import Leave, Recorder
+from klagg.store.instruments import Directory, Life, StoredInstrument
+from klagg.store.newest import Newest
+from klagg.store.rows import Mask, is_amended, is_closed, series_of
+from klagg.store.schema import SERIES_INTERVALS
+
+READ_CHUNK: Final = 50_000
+"""Candles held at a time by `iter_read`: about 7 MB."""
+
+
+def _no_ids() -> Ints:
+    return np.zeros(0, np.int64)
+
+
+def _no_last_trades() -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    return np.zeros(0, LAST_TRADE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """What one owner's shards produced up to a boundary.
+
+    `candles[n]` (closed ones carry `Flag.CLOSED`, the others are open snapshots) belongs to `instrument_ids[n]`, and
+    `last_trades[m]` to `last_trade_instrument_ids[m]`; all of these instruments are of `shards`. `now_ms` renews the lease
+    in passing.
+    """
+
+    claim: Claim
+    shards: Sequence[int]
+    closed_upto_ms: int
+    instrument_ids: Ints = field(default_factory=_no_ids)
+    candles: Candles = field(default_factory=no_candles)
+    last_trade_instrument_ids: Ints = field(default_factory=_no_ids)
+    last_trades: np.ndarray[tuple[int], np.dtype[np.void]] = field(default_factory=_no_last_trades)
+    gaps: Sequence[Gap] = ()
+    now_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CommitResult:
+    """What became of a commit.
+
+    `accepted[n]` and `revisions[n]` go with the commit's candles (of `commit_all`: with all of
+    them, one commit after the other); open snapshots have revision 0. `revised` counts closed candles whose numbers changed.
+    """
+
+    written: int
+    refused: int
+    revised: int
+    seconds: float
+    accepted: Mask
+    revisions: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WriteResult:
+    """What became of candles written without a claim, each array as long as the candles.
+
+    `changed`: the numbers of a stored closed candle changed. `revisions` is -1 where the minute is not closed yet.
+    """
+
+    accepted: Mask
+    changed: Mask
+    revisions: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class CandleCount:
+    """How many closed candles of an origin are stored."""
+
+    origin: Origin
+    verified: bool
+    candles: int
+
+
+class SqliteStore:
+    """Instruments, candles and ownership in one SQLite file in WAL mode.
+
+    Everything raises `StoreUnavailable` where the same call may succeed later (locked, full, input or output error) and
+    another `StoreError` where it will not. A write is one transaction, or part of the one that `transaction` holds. What
+    was committed survives the end of the process; with `synchronous="FULL"` also the end of the power.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._recorder = Recorder(database.connection)
+        self._directory = Directory(database)
+        self._locks: dict[Market, OwnerLock] = {}
+        self.path = database.path
+
+    # Instruments
+
+    def put_instruments(self, listed: Iterable[Instrument], at_ms: int) -> dict[str, int]:
+        """Insert or update instruments of one market as listed at `at_ms`: the id of each symbol, the same for ever.
+
+        Scales only widen. A status that becomes retired ends the symbol's life at `at_ms`; one that trades again begins
+        another. Symbols that are not listed are left as they are.
+        """
+        return instruments.put(self._database, listed, at_ms)
+
+    def instruments(self, market: Market | None = None) -> list[StoredInstrument]:
+        """The instruments of a market, or all, by id."""
+        return instruments.read(self._database, market)
+
+    def lives(self, instrument_id: int) -> list[Life]:
+        """The listings of an instrument, oldest first."""
+        return instruments.lives(self._database, instrument_id)
+
+    def set_intervals(self, market: Market, intervals: Iterable[Interval]) -> None:
+        """Say which intervals a market keeps."""
+        instruments.put_intervals(self._database, market, intervals)
+
+    def intervals(self, market: Market) -> tuple[Interval, ...]:
+        """The intervals a market keeps, shortest first; none where nothing was said."""
+        return instruments.read_intervals(self._database, market)
+
+    # Ownership
+
+    def claim(
+        self, market: Market, *, owner: str, now_ms: int, lease_ms: int = LEASE_MS, take_over: bool = False
+    ) -> Claim:
+        """Become the owner of a market's shards.
+
+        Raises:
+            ClaimRefused: another's lease is fresh, its process is not known to be gone, and `take_over` is not given.
+
+        """
+        return claims.claim(
+            self._database,
+            self._lock(market),
+            market,
+            owner=owner,
+            now_ms=now_ms,
+            lease_ms=lease_ms,
+            take_over=take_over,
+        )
+
+    def renew(self, claim: Claim, now_ms: int) -> None:
+        """Extend the lease.
+
+        Raises:
+            ClaimLost: another owner has taken over.
+
+        """
+        claims.renew(self._database, self._lock(claim.market), claim, now_ms)
+
+    def release(self, claim: Claim) -> None:
+        """End the lease at once."""
+        claims.release(self._database, self._lock(claim.market), claim)
+
+    def ownership(self, market: Market) -> Ownership | None:
+        """Who owns a market; None where nobody ever did."""
+        return claims.ownership(self._database, market)
+
+    def closed_upto(self, market: Market) -> int | None:
+        """The boundary up to which every shard is closed; None where there never was an owner or it closed nothing."""
+        row = self._database.one("SELECT min(closed_upto_ms) FROM shard WHERE market = ?", (market.value,))
+        return (row[0] or None) if row else None
+
+    def _lock(self, market: Market) -> OwnerLock:
+        if market not in self._locks:
+            self._locks[market] = OwnerLock(self.path.with_name(f"{self.path.name}-lock-{market.value}"))
+        return self._locks[market]
+
+    # Writing
+
+    def commit(self, batch: Commit) -> CommitResult:
+        """Commit what the owner produced, and `closed_upto` with it, or nothing.
+
+        Raises:
+            ClaimLost: another owner has taken over; nothing was written.
+
+        """
+        return self.commit_all((batch,))
+
+    def commit_all(self, batches: Sequence[Commit]) -> CommitResult:
+        """Commit several in one transaction, in order.
+
+        Raises:
+            ClaimLost: another owner has taken over; nothing of any was written.
+
+        """
+        started = time.perf_counter()
+        with self._database.transaction():
+            outcomes = [self._put(batch) for batch in batches]
+        accepted = np.concatenate([np.zeros(0, np.bool_), *(outcome[0] for outcome in outcomes)])
+        revisions = np.concatenate([_no_ids(), *(outcome[1] for outcome in outcomes)])
+        written = int(accepted.sum())
+        return CommitResult(
+            written,
+            len(accepted) - written,
+            sum(outcome[2] for outcome in outcomes),
+            time.perf_counter() - started,
+            accepted,
+            revisions,
+        )
+
+    def _put(self, batch: Commit) -> tuple[Mask, Ints, int]:
+        """One commit's rows, inside the transaction: which were accepted, their revisions, how many were revised."""
+        ids = np.asarray(batch.instrument_ids, np.int64)
+        self._directory.cover(ids)
+        assert np.isin(self._directory.shards[ids], list(batch.shards)).all(), (
+            "a candle of a shard that is not committed"
+        )
+        claims.fence(self._database, batch.claim, batch.shards, batch.closed_upto_ms, batch.now_ms)
+        accepted, revisions = np.ones(len(ids), np.bool_), np.zeros(len(ids), np.int64)
+        closed = is_closed(batch.candles)
+        closing = batch.candles[closed]
+        leave = np.where(is_amended(closing), Leave.OWNER_AMENDS.value, Leave.OWNER.value).astype(np.int64)
+        outcome = candle_rows.put_closed(self._database, self._recorder, self._directory, ids[closed], closing, leave)
+        accepted[closed], revisions[closed] = outcome.accepted, outcome.revisions
+        series = series_of(ids, batch.candles)
+        opened = series[~closed]
+        last = ~np.isin(series[closed], opened)
+        if last.any():
+            candle_rows.drop_open(self._database, series[closed][last], closing["open_ms"][last])
+        if len(opened):
+            candle_rows.put_open(self._database, opened, batch.candles[~closed])
+        if len(batch.last_trades):
+            candle_rows.put_last_trades(self._database, batch.last_trade_instrument_ids, batch.last_trades)
+        self._record(batch.gaps)
+        return accepted, revisions, int(outcome.changed.sum())
+
+    def write(self, instrument_ids: Ints, candles: Candles) -> WriteResult:
+        """Write closed candles without a claim (backfill, repair, replay).
+
+        Only what is better or newer than what is stored is taken, and only minutes the owner has closed.
+        """
+        ids = np.asarray(instrument_ids, np.int64)
+        assert len(ids) == len(candles)
+        assert is_closed(candles).all(), "open snapshots are their owner's"
+        self._directory.cover(ids)
+        accepted, changed = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
+        revisions = np.full(len(ids), -1, np.int64)
+        with self._database.transaction():
+            past = candle_rows.within_closed_upto(self._database, self._directory, ids, candles)
+            leave = np.full(len(past), Leave.UNFENCED.value, np.int64)
+            outcome = candle_rows.put_closed(
+                self._database, self._recorder, self._directory, ids[past], candles[past], leave
+            )
+        accepted[past], changed[past], revisions[past] = outcome.accepted, outcome.changed, outcome.revisions
+        return WriteResult(accepted, changed, revisions)
+
+    @contextmanager
+    def transaction(self) -> Iterator["SqliteStore"]:
+        """Reads and writes that see one state and are committed together, or not at all (a refold and what it read)."""
+        try:
+            with self._database.transaction():
+                yield self
+        except BaseException:
+            self._directory.forget()
+            raise
+
+    def record_gap(self, gap: Gap) -> None:
+        """Put a span that could not be kept on record."""
+        with self._database.transaction():
+            self._record((gap,))
+
+    def _record(self, gaps: Sequence[Gap]) -> None:
+        if gaps:
+            self._database.executemany(
+                "INSERT OR IGNORE INTO gap (market, symbol, start_ms, end_ms, reason) VALUES (?, ?, ?, ?, ?)",
+                [(gap.market.value, gap.symbol, gap.start_ms, gap.end_ms, gap.reason) for gap in gaps],
+            )
+
+    # Reading
+
+    def newest(self, market: Market, intervals: Iterable[Interval]) -> Newest:
+        """The open snapshot of every series, in one query, and each instrument's last trade: the load at the start.
+
+        Raises:
+            MalformedRow: a row contradicts itself; names symbol, interval, field and value.
+
+        """
+        return newest.newest_open(self._database, self._directory, market, intervals)
+
+    def newest_closed(self, market: Market, intervals: Iterable[Interval]) -> Newest:
+        """The newest closed candle of every series (and each instrument's last trade), by one index seek per series.
+
+        Raises:
+            MalformedRow: a row contradicts itself; names symbol, interval, field and value.
+
+        """
+        return newest.newest_closed(self._database, self._directory, market, intervals)
+
+    def read(
+        self,
+        instrument_id: int,
+        interval: Interval,
+        start_ms: int,
+        end_ms: int,
+        limit: int | None = None,
+        *,
+        descending: bool = False,
+    ) -> Candles:
+        """The closed candles of a series that open in `[start_ms, end_ms)`, `slot` 0."""
+        return candle_rows.read(self._database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
+
+    def iter_read(
+        self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, *, chunk: int = READ_CHUNK
+    ) -> Iterator[Candles]:
+        """The same candles, ascending, in pieces of at most `chunk`."""
+        return candle_rows.iter_read(self._database, instrument_id, interval, start_ms, end_ms, chunk)
+
+    def revisions(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Ints:
+        """The revisions of the candles that `read` gives for the same span."""
+        return candle_rows.revisions(self._database, instrument_id, interval, start_ms, end_ms)
+
+    def open_candle(self, instrument_id: int, interval: Interval) -> Candles:
+        """The open snapshot of a series: one candle, or none."""
+        return candle_rows.open_candle(self._database, instrument_id, interval)
+
+    def unverified(
+        self, market: Market, *, before_ms: int, urgent: bool | None = None, limit: int = 10_000
+    ) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """The newest `limit` candles of the repair queue (`UNVERIFIED`), newest first.
+
+        They open before `before_ms`, are not verified and not `unmatched`: the urgent ones, the others, or (None) both.
+        """
+        return candle_rows.unverified(self._database, market, before_ms, urgent, limit)
+
+    # What it holds
+
+    def series_count(self, market: Market) -> int:
+        """How many series have an open snapshot or a closed candle (one seek for each possible one)."""
+        row = self._database.one(
+            f"SELECT count(*) FROM instrument i CROSS JOIN interval n WHERE i.market = ? AND ("
+            f"EXISTS (SELECT 1 FROM open_candle WHERE series = i.id * {SERIES_INTERVALS} + n.code) OR "
+            f"EXISTS (SELECT 1 FROM candle WHERE series = i.id * {SERIES_INTERVALS} + n.code))",
+            (market.value,),
+        )
+        return int(row[0]) if row else 0
+
+    def candle_counts(self, market: Market) -> list[CandleCount]:
+        """Closed candles by origin and by whether they are verified, from the tally kept at each write."""
+        rows = self._database.rows(
+            "SELECT origin, verified, candles FROM tally WHERE market = ? AND candles <> 0 ORDER BY origin, verified",
+            (market.value,),
+        )
+        return [CandleCount(Origin(origin), bool(verified), count) for origin, verified, count in rows]
+
+    def newest_minute_ms(self, market: Market) -> int | None:
+        """The open of the newest closed minute of any symbol (one seek a symbol)."""
+        row = self._database.one(
+            f"SELECT max((SELECT max(open_ms) FROM candle WHERE series = i.id * {SERIES_INTERVALS} + {MINUTE.code})) "
+            "FROM instrument i WHERE i.market = ?",
+            (market.value,),
+        )
+        return row[0] if row else None
+
+    def gaps(self, market: Market) -> list[Gap]:
+        """The spans on record as not kept, oldest first."""
+        rows = self._database.rows(
+            "SELECT market, symbol, start_ms, end_ms, reason FROM gap WHERE market = ? ORDER BY start_ms, end_ms, symbol",
+            (market.value,),
+        )
+        return [Gap(Market(name), symbol, start_ms, end_ms, reason) for name, symbol, start_ms, end_ms, reason in rows]
+
+    def size_bytes(self) -> int:
+        """Bytes on disk: the database and its log."""
+        paths = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    # The file
+
+    def checkpoint(self) -> None:
+        """Move what the log holds into the database, as far as nobody is hindered.
+
+        Call it from a connection of its own, off the commits' path: it is the tail of their latency otherwise.
+        """
+        self._database.all("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close the file and give back the locks; claims not released stay fresh until their lease ends."""
+        for lock in self._locks.values():
+            lock.release()
+        self._database.close()

@@ -1,0 +1,131 @@
+"""The data commands against an offline exchange of their own, as a person would use them."""
+
+import csv
+import io
+import json
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from klagg.cli import main
+
+SYMBOL = "BTCUSDT"
+
+
+@pytest.fixture(scope="module")
+def rest_url() -> Iterator[str]:
+    arguments = [sys.executable, "-m", "klagg.cli", "exchange", "--port", "0", "--symbols", "2", "--history", "2h"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[1]
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_backfill_check_status_and_export_work_together(rest_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "backfill",
+        "--rest-url",
+        rest_url,
+        "--symbols",
+        SYMBOL,
+        "--start",
+        "-1h",
+        "--intervals",
+        "5m",
+        "--json",
+    ]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert 55 <= first["written"] <= 60
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["written"] <= 2  # only what has settled meanwhile
+    assert main(["check", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert report["parents_compared"] >= 10
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["markets"][0]["unverified"] == 0
+    assert main(["export", "--symbol", "btc/usdt:usdt", "--interval", "1m"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    query = f"symbol={SYMBOL}&interval=1m&startTime={rows[0]['open_time']}&limit={len(rows)}"
+    with urllib.request.urlopen(f"{rest_url}/fapi/v1/klines?{query}") as answer:
+        theirs = json.load(answer)
+    assert [list(row.values())[:6] for row in rows] == [[str(row[0]), *row[1:6]] for row in theirs]
+
+
+def test_check_names_what_is_wrong(rest_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backfill", "--rest-url", rest_url, "--symbols", SYMBOL, "--start", "-30m"]) == 0
+    capsys.readouterr()
+    with sqlite3.connect("klagg.db") as database:
+        database.execute("DELETE FROM candle WHERE open_ms = (SELECT min(open_ms) + 300000 FROM candle)")
+    database.close()
+    assert main(["check"]) == 1
+    out, err = capsys.readouterr()
+    assert f"hole: usdm {SYMBOL} 1m" in out
+    assert err == ""
+    assert main(["check", "--symbols", "NOPE*"]) == 2
+    assert "glob 'NOPE*' matches none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        ("--symbols NOPEUSDT", 2, "unknown symbol 'NOPEUSDT' on market usdm"),
+        ("--start soon", 2, "'soon' is not a time"),
+        ("--market usdm,spot --rest-url spot=http://127.0.0.1:1", 2, "works on one market"),
+        ("--from missing.csv", 2, "missing.csv: there is no such file"),
+        ("--from rest.csv --start -1d", 2, "archive files are read whole"),
+    ],
+)
+def test_backfill_refuses_in_one_line_and_makes_no_database(
+    rest_url: str, arguments: str, code: int, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    urls = [] if "--rest-url" in arguments else ["--rest-url", rest_url]
+    assert main(["backfill", *arguments.split(), *urls]) == code
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert expected in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replay_prints_rates_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "\n".join(f"{n},100.5,0.01,{n},{n},{1_722_470_400_000 + n * 1_000},True" for n in range(1, 400))
+    Path(f"{SYMBOL}-aggTrades-part.csv").write_text(rows + "\n")
+    assert main(["replay", f"{SYMBOL}-aggTrades-part.csv", "--symbol", SYMBOL, "--db", "r.db", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["trades"], done["symbols"]) == (399, 1)
+    assert main(["export", "--db", "r.db", "--symbol", SYMBOL, "--interval", "1m", "--full"]) == 0
+    exported = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["origin"] for row in exported][:3] == ["partial", "trades", "trades"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01\x02", b"hello\nworld\n"])
+def test_replay_of_no_recording_is_one_line_and_makes_no_database(
+    content: bytes, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Path("x.csv").write_bytes(content)
+    assert main(["replay", "x.csv", "--symbol", SYMBOL]) in {1, 2}
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "x.csv" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
+
+
+def test_an_exchange_out_of_reach_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["backfill", "--rest-url", "http://127.0.0.1:1", "--market", "usdm"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "cannot be read after 5 attempts" in err
+    assert "klagg demo" in err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,205 @@
+"""History comes whole, once, newest first, and longer candles with it."""
+
+import csv
+import gzip
+
+import numpy as np
+import pytest
+
+from klagg.archive import read_klines
+from klagg.backfill import backfill, backfill_files, prepare
+from klagg.clock import ManualClock
+from klagg.engine.fold import fold
+from klagg.errors import FileFormatError, RequestRejected
+from klagg.exchange.budget import WeightBudget
+from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, parse_intervals
+from klagg.model import CANDLE, Flag, Instrument, Market, Origin, Status
+from klagg.store import Commit, open_store
+from klagg.store.thread import StoreThread
+
+MONDAY = 1_725_235_200_000  # 2024-09-02
+LISTED = MONDAY - 10 * DAY_MS
+ID = 1
+
+
+class FakeRest:
+    """An exchange with one trade in every minute since the listing; longer candles folded from them."""
+
+    def __init__(self, clock, now_ms, end_ms):
+        opens = np.arange(LISTED, end_ms, MINUTE_MS)
+        rows = np.zeros(len(opens), CANDLE)
+        rows["open_ms"] = opens
+        rows["price_scale"], rows["qty_scale"] = 2, 1
+        closes = 1_000 + (opens // MINUTE_MS * 7919) % 500
+        for name in ("open", "high", "low", "close"):
+            rows[name] = closes
+        rows["trades"], rows["volume_lo"], rows["quote_lo"] = 1, 10, closes * 10
+        rows["first_id"] = rows["last_id"] = -1
+        rows["origin"], rows["flags"] = Origin.EXCHANGE, Flag.CLOSED | Flag.VERIFIED
+        self.minutes = rows
+        self.budget = WeightBudget(2_400, clock=clock, now_ms=now_ms)
+        self.asked = []
+        self.refuses = set()
+
+    async def klines(self, symbol, interval, *, start_ms, end_ms, price_scale, qty_scale, purpose):
+        self.asked.append((symbol, interval.name, start_ms, end_ms))
+        if symbol in self.refuses:
+            raise RequestRejected("no such symbol", http_status=400, code=-1121)
+        rows = self.minutes if interval is MINUTE else fold(self.minutes, interval).candles
+        return rows[(rows["open_ms"] >= start_ms) & (rows["open_ms"] < end_ms)].copy()
+
+
+class Bench:
+    def __init__(self, thread):
+        self.thread, self.store = thread, thread.store
+        self.now_ms = MONDAY + 3 * DAY_MS + 5 * HOUR_MS + 90_000
+        self.clock = ManualClock()
+        self.rest = FakeRest(self.clock, lambda: self.now_ms, self.now_ms - 90_000)
+        self.told, self.progress = [], []
+        self.symbols = ["AAAUSDT"]
+
+    async def run(self, start_ms, names=("5m", "1d", "1w"), listed_ms=LISTED):
+        intervals = parse_intervals(names)
+        wanted = [Instrument(Market.USDM, s, Status.TRADING, 2, 1, listed_ms=listed_ms) for s in self.symbols]
+        known = await prepare(self.thread, Market.USDM, wanted, intervals, self.now_ms)
+        return await backfill(
+            self.rest,
+            self.thread,
+            Market.USDM,
+            known,
+            intervals,
+            start_ms,
+            self.now_ms,
+            now_ms=lambda: self.now_ms,
+            clock=self.clock,
+            progress=lambda *told: self.progress.append(told),
+            on_repaired=self.take,
+        )
+
+    async def own(self, closed_upto_ms):
+        claim = await self.thread.call(lambda: self.store.claim(Market.USDM, owner="test", now_ms=0))
+        await self.thread.call(self.store.commit, Commit(claim, range(256), closed_upto_ms))
+
+    async def take(self, ids, candles, base_ids, bases, upto_ms):
+        self.told += [(int(base["interval"]), int(base["trades"]), upto_ms) for base in bases]
+
+    async def read(self, name, instrument_id=ID):
+        return await self.thread.call(self.store.read, instrument_id, BY_NAME[name], 0, 1 << 60)
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    thread = StoreThread(open_store(str(tmp_path / "klagg.db"), mode="create"))
+    yield Bench(thread)
+    await thread.close()
+
+
+async def test_minutes_and_parents_newest_day_first_with_progress(bench):
+    summary = await bench.run(MONDAY)
+    minutes = await bench.read("1m")
+    assert len(minutes) == 3 * 1_440 + 300
+    assert (minutes["flags"] & Flag.VERIFIED != 0).all()
+    days = await bench.read("1d")
+    assert days["open_ms"].tolist() == [MONDAY, MONDAY + DAY_MS, MONDAY + 2 * DAY_MS]
+    assert days["trades"].tolist() == [1_440] * 3
+    starts = [start for _, name, start, _ in bench.rest.asked if name == "1m"]
+    assert starts == sorted(starts, reverse=True)
+    assert [told[:2] for told in bench.progress] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert bench.progress[0][3] > bench.progress[-1][3] == 0
+    assert summary.written == len(minutes)
+
+
+async def test_a_second_run_asks_for_nothing(bench):
+    await bench.run(MONDAY)
+    asked = len(bench.rest.asked)
+    summary = await bench.run(MONDAY)
+    assert len(bench.rest.asked) == asked
+    assert summary.skipped_days == 4
+
+
+async def test_only_the_missing_part_of_a_day_is_asked_for(bench):
+    await bench.run(MONDAY + 3 * DAY_MS + 4 * HOUR_MS)
+    bench.rest.asked.clear()
+    await bench.run(MONDAY + 3 * DAY_MS)
+    assert ("AAAUSDT", "1m", MONDAY + 3 * DAY_MS, MONDAY + 3 * DAY_MS + 4 * HOUR_MS) in bench.rest.asked
+
+
+async def test_a_closed_parent_at_the_edge_is_the_exchanges_own(bench):
+    await bench.run(MONDAY - DAY_MS - 12 * HOUR_MS)
+    days = await bench.read("1d")
+    assert days["open_ms"][0] == MONDAY - 2 * DAY_MS
+    assert days["trades"][0] == 1_440
+    assert (await bench.read("1w"))["open_ms"].tolist() == [MONDAY - 7 * DAY_MS]
+    assert (await bench.read("1m"))["open_ms"][0] == MONDAY - DAY_MS - 12 * HOUR_MS
+
+
+@pytest.mark.parametrize("names", [("1w",), ("5m", "1d", "1w"), ("1h", "1d", "1w")])
+async def test_running_long_candles_are_handed_back_from_closed_pieces(bench, names):
+    boundary_ms = MONDAY + 3 * DAY_MS + 5 * HOUR_MS
+    await bench.own(boundary_ms)
+    await bench.run(MONDAY + 2 * DAY_MS + 7 * HOUR_MS + 20 * MINUTE_MS, names)
+    week = [told for told in bench.told if told[0] == BY_NAME["1w"].code]
+    upto_ms = boundary_ms - 5 * MINUTE_MS
+    assert week == [(BY_NAME["1w"].code, (upto_ms - MONDAY) // MINUTE_MS, upto_ms)]
+
+
+async def test_a_symbol_listed_within_its_week_is_handed_back_from_its_listing(bench):
+    boundary_ms = MONDAY + 3 * DAY_MS + 5 * HOUR_MS
+    listed_ms = MONDAY + DAY_MS + 90 * MINUTE_MS
+    bench.rest.minutes = bench.rest.minutes[bench.rest.minutes["open_ms"] >= listed_ms]
+    await bench.own(boundary_ms)
+    await bench.run(MONDAY + 2 * DAY_MS, listed_ms=listed_ms)
+    upto_ms = boundary_ms - 5 * MINUTE_MS
+    assert (BY_NAME["1w"].code, (upto_ms - listed_ms) // MINUTE_MS, upto_ms) in bench.told
+
+
+async def test_minutes_the_exchange_lacks_between_others_are_unmatched(bench):
+    rows = bench.rest.minutes
+    hole = (rows["open_ms"] >= MONDAY + DAY_MS - 2 * MINUTE_MS) & (rows["open_ms"] < MONDAY + DAY_MS + 3 * MINUTE_MS)
+    before = rows["close"][np.flatnonzero(hole)[0] - 1]
+    bench.rest.minutes = rows[~hole]
+    summary = await bench.run(MONDAY)
+    minutes = await bench.read("1m")
+    gap = minutes[minutes["origin"] == Origin.UNMATCHED]
+    assert summary.unmatched == len(gap) == 5
+    assert set(gap["close"].tolist()) == {before}
+    assert (np.diff(minutes["open_ms"]) == MINUTE_MS).all()
+
+
+async def test_a_refused_symbol_does_not_stop_the_others(bench):
+    bench.symbols = ["AAAUSDT", "BADUSDT"]
+    bench.rest.refuses = {"BADUSDT"}
+    summary = await bench.run(MONDAY + 2 * DAY_MS)
+    assert summary.refused_symbols == ("BADUSDT",)
+    assert len(await bench.read("1m")) == 1_440 + 300
+    assert len(await bench.read("1m", 2)) == 0
+
+
+def test_an_archive_file_and_what_is_folded_from_it(shared_data, tmp_path):
+    store = open_store(str(tmp_path / "klagg.db"), mode="create")
+    file = shared_data / "usdm_NEARUSDT-1m-2023-02.csv.gz"
+    summary = backfill_files(store, [file], market=Market.USDM, intervals=parse_intervals(["1d"]), at_ms=0)
+    assert (summary.rows, summary.written) == (40_320, 40_320)
+    minutes = np.concatenate(list(read_klines(file)))
+    days = store.read(1, BY_NAME["1d"], 0, 1 << 60)
+    assert len(days) == 28
+    assert (days["flags"] & Flag.VERIFIED != 0).all()
+    assert days["trades"].sum() == minutes["trades"].sum()
+    assert store.instruments(Market.USDM)[0].instrument.symbol == "NEARUSDT"
+    again = backfill_files(store, [file], market=Market.USDM, intervals=parse_intervals(["1d"]), at_ms=0)
+    assert again.rows == 40_320
+    assert set(store.revisions(1, BY_NAME["1d"], 0, 1 << 60).tolist()) == {0}
+    store.close()
+
+
+def test_a_broken_archive_file_leaves_nothing(shared_data, tmp_path):
+    store = open_store(str(tmp_path / "klagg.db"), mode="create")
+    with gzip.open(shared_data / "usdm_NEARUSDT-1m-2023-02.csv.gz", "rt") as file:
+        rows = list(csv.reader(file))[:20]
+    rows[15][4] = "x"
+    path = tmp_path / "NEARUSDT-1m-2023-02.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    with pytest.raises(FileFormatError, match="line 16"):
+        backfill_files(store, [path], market=Market.USDM, intervals=parse_intervals([]), at_ms=0)
+    assert store.instruments(Market.USDM) == []
+    store.close()

@@ -1,0 +1,140 @@
+"""Recordings through the engine and the store give the exchange's own candles; broken files leave nothing."""
+
+import csv
+import gzip
+from decimal import Decimal
+
+import pytest
+
+from klagg import fixed
+from klagg.errors import FileFormatError
+from klagg.interval import BY_NAME, DAY_MS, MINUTE, MINUTE_MS, parse_intervals
+from klagg.model import Market, Origin
+from klagg.replay import replay
+from klagg.store import open_store
+
+DAY = 1_725_148_800_000  # 2024-09-01
+ARCHIVE_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = open_store(str(tmp_path / "klagg.db"), mode="create")
+    yield store
+    store.close()
+
+
+def numbers_of(candle):
+    prices, qtys = int(candle["price_scale"]), int(candle["qty_scale"])
+
+    def total(name, scale):
+        return Decimal(fixed.to_text(fixed.join(int(candle[f"{name}_hi"]), int(candle[f"{name}_lo"])), scale))
+
+    return (
+        *(Decimal(fixed.to_text(int(candle[name]), prices)) for name in ("open", "high", "low", "close")),
+        total("volume", qtys),
+        total("quote", prices + qtys),
+        int(candle["trades"]),
+        total("taker_volume", qtys),
+        total("taker_quote", prices + qtys),
+    )
+
+
+def official(path):
+    with path.open() as file:
+        rows = [row for row in csv.reader(file) if row[0].isdigit()]
+    return {int(r[0]): (*map(Decimal, r[1:6]), Decimal(r[7]), int(r[8]), Decimal(r[9]), Decimal(r[10])) for r in rows}
+
+
+VERIFIED = [
+    ("usdm_BTCUSDT_20240808_trade.jsonl.gz", "usdm_BTCUSDT_20240808_klines_1m.csv", Market.USDM, "1m", 5),
+    ("usdm_ETHUSDT_20240718-19_trade.jsonl.gz", "usdm_ETHUSDT_20240718-19_klines_1m.csv", Market.USDM, "1m", 7),
+    ("usdm_TRXUSDT_20250304_trade.csv.gz", "usdm_TRXUSDT_20250304_klines_1m.csv", Market.USDM, "1m", 16),
+    ("spot_BTCUSDT_20240808-09_trade.jsonl.gz", "spot_BTCUSDT_20240808-09_klines_5m.csv", Market.SPOT, "5m", 2),
+]
+
+
+@pytest.mark.parametrize(("trades_file", "klines_file", "market", "name", "windows"), VERIFIED)
+def test_verified_windows_are_the_exchanges_candles(
+    shared_data, store, trades_file, klines_file, market, name, windows
+):
+    summary = replay([shared_data / trades_file], market=market, intervals=parse_intervals([name]), store=store)
+    interval = BY_NAME[name]
+    candles = store.read(store.instruments(market)[0].id, interval, 0, 1 << 60)
+    klines = official(shared_data / klines_file)
+    equal = [c for c in candles if klines.get(int(c["open_ms"])) == numbers_of(c)]
+    assert len(equal) == windows
+    assert summary.trades > 0
+    minutes = store.read(store.instruments(market)[0].id, MINUTE, 0, 1 << 60)
+    assert minutes["origin"][0] == minutes["origin"][-1] == Origin.PARTIAL
+    assert set(minutes["origin"][1:-1].tolist()) == {int(Origin.TRADES)}
+
+
+def test_a_thin_pair_has_every_minute_and_its_aggregates_count_their_trades(shared_data, store):
+    file = shared_data / "spot_XRPETH_20191011-12_aggtrades_rest.jsonl.gz"
+    replay([file], market=Market.SPOT, intervals=parse_intervals(["1h"]), store=store, symbol="XRPETH")
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert len(minutes) == 1_800
+    assert int(minutes["trades"].sum()) == 7_935
+    assert (minutes["trades"] == 0).sum() == 569
+    assert set(minutes["origin"][1:-1].tolist()) == {int(Origin.FLAT), int(Origin.TRADES)}
+    hours = store.read(1, BY_NAME["1h"], 0, 1 << 60)
+    assert hours["origin"].tolist() == [Origin.PARTIAL, *[Origin.TRADES] * 28, Origin.PARTIAL]
+
+
+def write_archive(folder, day_ms, name, rows):
+    path = folder / f"NEARUSDT-aggTrades-{name}.csv"
+    lines = [f"{a},{p},{q},{a},{a},{day_ms + t},{m}\n" for a, p, q, t, m in rows]
+    path.write_text(ARCHIVE_HEADER + "".join(lines))
+    return path
+
+
+def test_an_archive_file_covers_its_whole_day(tmp_path, store):
+    rows = [
+        (100, "5.1", "2", 90_000, "true"),
+        (101, "5.20", "1", 150_000, "false"),
+        (102, "5.3", "1", 7_200_000, "true"),
+    ]
+    path = write_archive(tmp_path, DAY, "2024-09-01", rows)
+    replay([path], market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert len(minutes) == 1_440
+    assert minutes["open_ms"][0] == DAY
+    traded = minutes["trades"] > 0
+    assert traded.sum() == 3
+    assert set(minutes["origin"][traded].tolist()) == {int(Origin.TRADES)}
+    assert set(minutes["origin"][~traded].tolist()) == {int(Origin.FLAT)}
+    day = store.read(1, BY_NAME["1d"], 0, 1 << 60)
+    assert (day["origin"][0], day["trades"][0]) == (Origin.TRADES, 3)
+
+
+def test_ids_chain_across_neighbouring_files(tmp_path, store):
+    first = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", DAY_MS - 10_000, "true")])
+    second = write_archive(tmp_path, DAY + DAY_MS, "2024-09-02", [(101, "5.2", "2", 5_000, "true")])
+    summary = replay([second, first], market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
+    minutes = store.read(1, MINUTE, DAY + DAY_MS - MINUTE_MS, DAY + DAY_MS + MINUTE_MS)
+    assert minutes["origin"].tolist() == [Origin.TRADES, Origin.TRADES]
+    assert len(store.read(1, MINUTE, 0, 1 << 60)) == 2_880
+    assert summary.tally["holes"] == 0
+
+
+def test_a_broken_file_leaves_nothing_and_keeps_the_ones_before(tmp_path, store):
+    whole = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", 1_000, "true")])
+    broken = write_archive(
+        tmp_path, DAY + DAY_MS, "2024-09-02", [(101, "5.2", "2", 0, "true"), (102, "x", "2", 1, "no")]
+    )
+    with pytest.raises(FileFormatError, match="line 3"):
+        replay([whole, broken], market=Market.USDM, intervals=parse_intervals([]), store=store)
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert minutes["open_ms"].tolist() == list(range(DAY, DAY + DAY_MS, MINUTE_MS))
+
+
+def test_recordings_far_apart_are_not_filled_between(tmp_path, store):
+    first, second = tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
+    for path, a, t in ((first, 1, DAY + 1_000), (second, 900, DAY + 40 * DAY_MS + 1_000)):
+        with gzip.open(path, "wt") as file:
+            file.write(f'{{"a":{a},"p":"5.1","q":"1","f":{a},"l":{a},"T":{t},"m":true}}\n')
+    replay([first, second], market=Market.USDM, intervals=parse_intervals([]), store=store, symbol="NEARUSDT")
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert minutes["open_ms"].tolist() == [DAY, DAY + 40 * DAY_MS]
+    assert set(minutes["origin"].tolist()) == {int(Origin.PARTIAL)}
