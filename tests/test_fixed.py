@@ -65,6 +65,9 @@ def test_a_number_of_absurd_length_is_refused_in_one_short_line(text):
     with pytest.raises(NumberError) as refusal:
         fixed.parse(text)
     assert len(str(refusal.value)) < 200
+    with pytest.raises(NumberError) as refusal:
+        fixed.parse_at(text, 8)
+    assert len(str(refusal.value)) < 200
 
 
 @settings(deadline=None)

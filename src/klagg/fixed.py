@@ -21,6 +21,8 @@ MANTISSA_LIMIT: Final = 10**18
 """Mantissas are below this."""
 POW10: Final = tuple(10**n for n in range(MAX_SCALE + 1))
 
+_MAX_DIGITS: Final = 100
+"""Two words hold 37 digits; a text with more than this is refused before `int` is asked, which raises its own error."""
 _PLAIN_DECIMAL: Final = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?", re.ASCII)
 
 
@@ -37,9 +39,10 @@ def parse(text: str) -> tuple[int, int]:
     fraction = (fraction or "").rstrip("0")
     if len(fraction) > MAX_SCALE:
         raise NumberError(f"{text[:40]!r} has {len(fraction)} decimal places, more than {MAX_SCALE}")
-    mantissa = int(whole + fraction)
-    if mantissa >= MANTISSA_LIMIT:
+    digits = (whole + fraction).lstrip("0") or "0"
+    if len(digits) > MAX_SCALE:
         raise NumberError(f"{text[:40]!r} has more than {MAX_SCALE} digits")
+    mantissa = int(digits)
     return (-mantissa if sign == "-" else mantissa), len(fraction)
 
 
@@ -56,7 +59,10 @@ def parse_at(text: str, scale: int) -> int:
     fraction = (fraction or "").rstrip("0")
     if len(fraction) > scale:
         raise NumberError(f"{text[:40]!r} has {len(fraction)} decimal places, more than the scale {scale}")
-    mantissa = int(whole + fraction.ljust(scale, "0"))
+    digits = (whole + fraction.ljust(scale, "0")).lstrip("0") or "0"
+    if len(digits) > _MAX_DIGITS:
+        raise NumberError(f"{text[:40]!r} has {len(digits)} digits, more than any sum has")
+    mantissa = int(digits)
     return -mantissa if sign == "-" else mantissa
 
 
