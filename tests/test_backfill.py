@@ -12,6 +12,7 @@ from klagg.clock import ManualClock
 from klagg.engine.fold import fold
 from klagg.errors import FileFormatError, RequestRejected
 from klagg.exchange.budget import WeightBudget
+from klagg.exchange.klines import SETTLE_MS
 from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, parse_intervals
 from klagg.model import CANDLE, Flag, Instrument, Market, Origin, Status
 from klagg.store import Commit, open_store
@@ -52,9 +53,10 @@ class FakeRest:
 class Bench:
     def __init__(self, thread):
         self.thread, self.store = thread, thread.store
-        self.now_ms = MONDAY + 3 * DAY_MS + 5 * HOUR_MS + 90_000
+        settled_upto_ms = MONDAY + 3 * DAY_MS + 5 * HOUR_MS
+        self.now_ms = settled_upto_ms + MINUTE_MS + SETTLE_MS - 1  # the minute after is over, and not settled
         self.clock = ManualClock()
-        self.rest = FakeRest(self.clock, lambda: self.now_ms, self.now_ms - 90_000)
+        self.rest = FakeRest(self.clock, lambda: self.now_ms, settled_upto_ms)
         self.told, self.progress = [], []
         self.symbols = ["AAAUSDT"]
 

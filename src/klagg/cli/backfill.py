@@ -69,7 +69,7 @@ def _by_rest(settings: "Settings", start: str, end: str | None, *, as_json: bool
     if as_json:
         print(json.dumps(asdict(summary)))
         return 0
-    print(f"minutes written     {summary.written:,} ({summary.changed:,} changed what was there)")
+    print(f"candles written     {summary.written:,} ({summary.changed:,} changed what was there)")
     print(f"candles folded      {summary.folded:,}")
     print(f"unmatched minutes   {summary.unmatched:,}")
     print(f"days of symbols     {summary.requested_days:,} fetched, {summary.skipped_days:,} were there already")
