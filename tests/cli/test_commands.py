@@ -71,7 +71,9 @@ def test_check_names_what_is_wrong(rest_url: str, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     minutes = "series % 16 = 0"
     with sqlite3.connect("klagg.db") as database:
-        database.execute(f"DELETE FROM candle WHERE {minutes} AND open_ms = (SELECT min(open_ms) + 300000 FROM candle WHERE {minutes})")
+        database.execute(
+            f"DELETE FROM candle WHERE {minutes} AND open_ms = (SELECT min(open_ms) + 300000 FROM candle WHERE {minutes})"
+        )
     database.close()
     assert main(["check"]) == 1
     out, err = capsys.readouterr()
