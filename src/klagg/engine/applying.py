@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import numpy as np
+
 from klagg.engine import state as s
 from klagg.engine.calendar import find_due
 from klagg.engine.candle import LIMITS, POWERS, add_ids, add_volumes, flatten, product
@@ -45,7 +47,7 @@ def add_trade(
 
 
 @kernel
-def add_next(row: Any, trade: Any, price: int, qty: int) -> None:
+def add_next(row: Any, trade: Any, price: int, qty: int, quote_hi: int, quote_lo: int) -> None:
     """Add a trade whose id is above all others of its minute."""
     if row["trades"] == 0:
         flatten(row, price)
@@ -55,7 +57,6 @@ def add_next(row: Any, trade: Any, price: int, qty: int) -> None:
         row["low"] = price
     row["close"] = price
     add_ids(row, trade["first_id"], trade["last_id"])
-    quote_hi, quote_lo = product(price, qty)
     add_volumes(row, qty, quote_hi, quote_lo, trade["buyer_is_maker"] == 0)
 
 
@@ -159,6 +160,7 @@ def apply(
         time_ms = trade["time_ms"]
         price, qty = trade["price"], trade["qty"]
         counted = trade["kind"] == MARKET
+        quote_hi, quote_lo = np.int64(0), np.int64(0)
         if ints[slot, s.LIVE] == 0 or time_ms <= 0 or time_ms > now_ms + s.FUTURE_TOLERANCE_MS or trade["agg_id"] < 0:
             tallies[s.INVALID] += 1
             continue
@@ -175,6 +177,10 @@ def apply(
                 continue
             price *= POWERS[by_price]
             qty *= POWERS[by_qty]
+            quote_hi, quote_lo = product(price, qty)
+            if quote_hi >= s.MINUTE_QUOTE_LIMIT:
+                tallies[s.INVALID] += 1
+                continue
         into_ms = time_ms - ints[slot, s.MINUTE]
         if (
             counted
@@ -185,7 +191,10 @@ def apply(
         ):
             # The common case, written out: the next id, in the open minute, proving nothing new.
             column = (ints[slot, s.MINUTE] // MINUTE_MS) % RING
-            add_next(rows[slot, column], trade, price, qty)
+            if rows[slot, column]["quote_hi"] + quote_hi >= s.MINUTE_QUOTE_LIMIT:
+                tallies[s.INVALID] += 1
+                continue
+            add_next(rows[slot, column], trade, price, qty, quote_hi, quote_lo)
             if ints[slot, s.FIRST_AGG + column] < 0:
                 ints[slot, s.FIRST_AGG + column] = trade["agg_id"]
             ints[slot, s.LAST_AGG + column] = trade["agg_id"]
@@ -200,7 +209,7 @@ def apply(
             continue
         minute_ms = time_ms - time_ms % MINUTE_MS
         while ints[slot, s.MINUTE] < minute_ms:
-            if used + calendar.shape[0] > out.shape[0]:
+            if used + 2 * calendar.shape[0] > out.shape[0]:
                 return index, used, FULL
             due_count = find_due(ints[slot, s.MINUTE] + MINUTE_MS, calendar, due)
             used = close_minute(rows, ints, slot, calendar, due, due_count, out, used)
@@ -209,7 +218,10 @@ def apply(
         column = (minute_ms // MINUTE_MS) % RING
         # The amount goes in before the id is noted: noting it may prove the minute, which must then be whole.
         if counted and not old:
-            quote_hi, quote_lo = product(price, qty)
+            if rows[slot, column]["quote_hi"] + quote_hi >= s.MINUTE_QUOTE_LIMIT:
+                # Its id stays unseen: the hole it leaves has the minute repaired from the exchange.
+                tallies[s.INVALID] += 1
+                continue
             if minute_ms == current_ms:
                 add_trade(rows[slot, column], ints, slot, column, trade, price, qty, quote_hi, quote_lo)
                 tallies[s.APPLIED] += 1
@@ -219,18 +231,17 @@ def apply(
             else:
                 amend(rows, ints, slot, minute_ms, trade, price, qty, quote_hi, quote_lo)
                 tallies[s.LATE] += 1
+        elif counted:
+            tallies[s.TOO_OLD] += 1
+            if current_ms - minute_ms < RING * MINUTE_MS and minute_ms >= ints[slot, s.BORN]:
+                # Its id is seen but its amount is in no candle: ids do not prove that minute.
+                ints[slot, s.LACKING] |= 1 << column
+                ints[slot, s.REQUERY] |= 1 << column
+                doubt(rows, ints, slot, minute_ms, minute_ms)
         see(rows, ints, slot, trade["agg_id"], time_ms, now_ms, tallies)
         if not counted:
             tallies[s.NOT_MARKET] += 1
             continue
         if trade["agg_id"] + 1 == ints[slot, s.NEXT_ID]:
             ints[slot, s.FRONTIER_PRICE] = price
-        if old:
-            tallies[s.TOO_OLD] += 1
-            if minute_ms >= ints[slot, s.BORN]:
-                # Its id is seen but its amount is in no candle: ids no longer prove that minute.
-                ints[slot, s.CHAIN] = max(ints[slot, s.CHAIN], time_ms)
-                doubt(rows, ints, slot, minute_ms, minute_ms)
-                if current_ms - minute_ms < RING * MINUTE_MS:
-                    ints[slot, s.REQUERY] |= 1 << column
     return trades.shape[0], used, DONE

@@ -34,9 +34,16 @@ def lowest_rank(ints: Any, slot: int, k: int, last_closed: bool) -> int:
 
 
 @kernel
-def close_longer(rows: Any, ints: Any, slot: int, k: int, end_ms: int, calendar: Any) -> int:
-    """Close the k-th interval's candle, which ends at `end_ms`, and open the next; returns the closed one's column."""
+def close_longer(rows: Any, ints: Any, slot: int, k: int, end_ms: int, calendar: Any, out: Any, used: int) -> int:
+    """Close the k-th interval's candle, which ends at `end_ms`, and open the next; returns how much of `out` is used.
+
+    A correction of the last closed one that nobody has collected yet goes out before its place is needed.
+    """
     opened = RING + 2 * (k - 1)
+    if (ints[slot, s.DIRTY_LONGER] >> k) & 1:
+        out[used] = rows[slot, opened + 1]
+        ints[slot, s.DIRTY_LONGER] &= ~(1 << k)
+        used += 1
     base = LONGER + LONGER_WIDTH * (k - 1)
     row, last = rows[slot, opened], rows[slot, opened + 1]
     row["origin"] = folded_origin(lowest_rank(ints, slot, k, False), row["trades"])
@@ -48,13 +55,36 @@ def close_longer(rows: Any, ints: Any, slot: int, k: int, end_ms: int, calendar:
         ints[slot, base + 1 + rank] = total
     begin(row, end_ms, last["close"])
     ints[slot, base] = next_open_ms(end_ms, calendar[k, 0])
-    return opened + 1
+    out[used] = rows[slot, opened + 1]
+    return used + 1
+
+
+@kernel
+def open_minute(rows: Any, ints: Any, slot: int, open_ms: int, price: int, out: Any, used: int) -> int:
+    """Open the next minute in the ring, at a price; returns how much of `out` is used.
+
+    A correction of the minute whose place it takes goes out if nobody has collected it yet.
+    """
+    column = (open_ms // MINUTE_MS) % RING
+    if (ints[slot, s.DIRTY_MINUTES] >> column) & 1:
+        out[used] = rows[slot, column]
+        ints[slot, s.DIRTY_MINUTES] &= ~(1 << column)
+        used += 1
+    ints[slot, s.REQUERY] &= ~(1 << column)
+    ints[slot, s.LACKING] &= ~(1 << column)
+    ints[slot, s.PROVEN] &= ~(1 << column)
+    ints[slot, s.FIRST_AGG + column] = -1
+    ints[slot, s.LAST_AGG + column] = -1
+    begin(rows[slot, column], open_ms, price)
+    ints[slot, s.MINUTE] = open_ms
+    return used
 
 
 @kernel
 def close_minute(rows: Any, ints: Any, slot: int, calendar: Any, due: Any, due_count: int, out: Any, used: int) -> int:
     """Close an instrument's open minute and what ends with it, open the next; returns how much of `out` is used.
 
+    That is at most twice the number of intervals: each may push one correction out that was not collected.
     `due[:due_count]`: the longer intervals of which a candle ends where this minute ends (`find_due`).
     """
     open_ms = ints[slot, s.MINUTE]
@@ -63,6 +93,8 @@ def close_minute(rows: Any, ints: Any, slot: int, calendar: Any, due: Any, due_c
     row = rows[slot, column]
     if row["trades"] > 0:
         origin = PARTIAL
+    elif ints[slot, s.DOUBTED] >= open_ms:
+        origin = FILLED
     elif ints[slot, s.SEEDED] == open_ms:
         origin = SEED
     else:
@@ -70,24 +102,14 @@ def close_minute(rows: Any, ints: Any, slot: int, calendar: Any, due: Any, due_c
     row["origin"] = origin
     row["flags"] = CLOSED
     ints[slot, RANK_COUNTS + origin] += 1
-    ints[slot, s.DIRTY_MINUTES] &= ~(1 << column)
     out[used] = row
     used += 1
     if row["trades"] > 0:
         for k in range(1, calendar.shape[0]):
             fold_into(rows[slot, RING + 2 * (k - 1)], row)
     for index in range(due_count):
-        k = due[index]
-        ints[slot, s.DIRTY_LONGER] &= ~(1 << k)
-        out[used] = rows[slot, close_longer(rows, ints, slot, k, end_ms, calendar)]
-        used += 1
-    following = (column + 1) % RING
-    ints[slot, s.REQUERY] &= ~(1 << following)
-    ints[slot, s.FIRST_AGG + following] = -1
-    ints[slot, s.LAST_AGG + following] = -1
-    begin(rows[slot, following], end_ms, row["close"])
-    ints[slot, s.MINUTE] = end_ms
-    return used
+        used = close_longer(rows, ints, slot, due[index], end_ms, calendar, out, used)
+    return open_minute(rows, ints, slot, end_ms, row["close"], out, used)
 
 
 @kernel
@@ -100,7 +122,7 @@ def tick(
     boundary reached, which is earlier than asked where `out` has no room for one boundary more.
     """
     while from_ms < boundary_ms:
-        if used + live.shape[0] * calendar.shape[0] > out.shape[0]:
+        if used + 2 * live.shape[0] * calendar.shape[0] > out.shape[0]:
             return used, from_ms
         end_ms = from_ms + MINUTE_MS
         due_count = find_due(end_ms, calendar, due)

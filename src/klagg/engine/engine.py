@@ -10,9 +10,9 @@ import numpy.typing as npt
 from klagg.engine import applying, closing, evidence, matching
 from klagg.engine import state as s
 from klagg.errors import NumberError
-from klagg.fixed import MANTISSA_LIMIT, MAX_SCALE
+from klagg.fixed import MANTISSA_LIMIT, MAX_SCALE, WORD
 from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
-from klagg.model import CANDLE, LAST_TRADE, TRADE, Candles, Origin, Trades, no_candles
+from klagg.model import CANDLE, LAST_TRADE, TRADE, Candles, Ints, Origin, Trades, no_candles
 
 OUT_ROOM: Final = 16_384
 """Candles that one kernel call may return; a longer catch-up comes in several calls, between which trades are applied."""
@@ -192,7 +192,7 @@ class Engine:
             return True
         start_ms = int(self._ints[self._live, s.MINUTE].min())
         if start_ms < boundary_ms:
-            if len(self._out) < (self._used + len(self._live) * len(self.intervals)):
+            if len(self._out) < self._used + 2 * len(self._live) * len(self.intervals):
                 self._flush_out()
             self._used, start_ms = closing.tick(
                 self._rows,
@@ -273,13 +273,15 @@ class Engine:
         price_scale, qty_scale = max(price_scale, now_price), max(qty_scale, now_qty)
         if (price_scale, qty_scale) == (now_price, now_qty):
             return
-        highest = int(self._rows[slot]["high"].max())
+        by_price, by_qty = price_scale - now_price, qty_scale - now_qty
+        rows = self._rows[slot]
         if (
-            price_scale > MAX_SCALE
-            or qty_scale > MAX_SCALE
-            or highest * 10 ** (price_scale - now_price) >= MANTISSA_LIMIT
+            max(price_scale, qty_scale) > MAX_SCALE
+            or int(rows["high"].max()) * 10**by_price >= MANTISSA_LIMIT
+            or _sum_at_most(rows["volume_hi"], rows["volume_lo"]) * 10**by_qty > s.LONGER_HIGH_LIMIT * WORD
+            or _sum_at_most(rows["quote_hi"], rows["quote_lo"]) * 10 ** (by_price + by_qty) > s.LONGER_HIGH_LIMIT * WORD
         ):
-            raise NumberError(f"slot {slot}: prices do not fit 18 digits at scale {price_scale}")
+            raise NumberError(f"slot {slot}: its candles do not fit the scales {price_scale} and {qty_scale}")
         matching.widen(self._rows, self._ints, slot, price_scale, qty_scale)
 
     # What comes out
@@ -292,13 +294,13 @@ class Engine:
     def collect(self) -> Candles:
         """Every closed candle that is new or changed since the last call, once, in its newest state."""
         every = np.arange(self._slots)
-        changed_only = self._used == 0 and not self._ready
+        only_changed = self._used == 0 and not self._ready
+        any_changed = False
         start = 0
-        changed = 0
         while start < len(every):
             before = self._used
             self._used, done = matching.collect_dirty(self._rows, self._ints, every[start:], self._out, self._used)
-            changed += self._used - before
+            any_changed = any_changed or self._used > before
             start += done
             if start < len(every):
                 self._flush_out()
@@ -307,7 +309,9 @@ class Engine:
             return no_candles()
         candles = self._ready[0] if len(self._ready) == 1 else np.concatenate(self._ready)
         self._ready = []
-        return candles if changed_only or not changed else _newest_of_each(candles)
+        minutes = candles["open_ms"][candles["interval"] == MINUTE.code]
+        one_close_each = not any_changed and len(minutes) > 0 and minutes.min() == minutes.max()
+        return candles if only_changed or one_close_each else _newest_of_each(candles)
 
     def snapshots(self) -> Candles:
         """The open candles of every live series, longer ones folded to exactly the last boundary."""
@@ -350,6 +354,12 @@ class Engine:
     def tally(self) -> Tally:
         """What became of the trades so far."""
         return Tally(*(int(count) for count in self._tallies))
+
+
+def _sum_at_most(hi: Ints, lo: Ints) -> int:
+    """A bound, close above, of the largest of these two-word sums."""
+    highest = int(hi.max())
+    return (highest + 1) * WORD if highest else int(lo.max())
 
 
 def _newest_of_each(candles: Candles) -> Candles:

@@ -74,9 +74,10 @@ def raise_minute(rows: Any, ints: Any, slot: int, minute_ms: int) -> None:
         return
     column = (minute_ms // MINUTE_MS) % RING
     row = rows[slot, column]
-    if row["open_ms"] != minute_ms or is_settled(row):
+    if row["open_ms"] != minute_ms or is_settled(row) or (ints[slot, s.LACKING] >> column) & 1:
         return
     proven = TRADES if row["trades"] > 0 else FLAT
+    ints[slot, s.PROVEN] |= 1 << column
     if row["origin"] < proven:
         set_origin(rows, ints, slot, column, proven)
 
@@ -89,6 +90,7 @@ def doubt(rows: Any, ints: Any, slot: int, from_ms: int, upto_ms: int) -> None:
         column = (minute_ms // MINUTE_MS) % RING
         row = rows[slot, column]
         if row["open_ms"] == minute_ms and not is_settled(row):
+            ints[slot, s.PROVEN] &= ~(1 << column)
             doubtful = PARTIAL if row["trades"] > 0 else FILLED
             if row["origin"] > doubtful:
                 set_origin(rows, ints, slot, column, doubtful)
@@ -133,6 +135,7 @@ def restart_chain(rows: Any, ints: Any, slot: int, agg_id: int, time_ms: int) ->
     ints[slot, s.NEXT_ID] = agg_id + 1
     ints[slot, s.CHAIN] = time_ms
     ints[slot, s.FRONTIER] = time_ms
+    ints[slot, s.DOUBTED] = max(ints[slot, s.DOUBTED], time_ms)
 
 
 @kernel
@@ -159,10 +162,9 @@ def see(rows: Any, ints: Any, slot: int, agg_id: int, time_ms: int, now_ms: int,
         forget_ahead(ints, slot)
         restart_chain(rows, ints, slot, agg_id, time_ms)
     else:
-        if ints[slot, s.AHEAD] == 0:
-            ints[slot, s.HOLE_SINCE] = now_ms
         ints[slot, s.AHEAD] += 1
         ints[slot, s.AHEAD_MS + agg_id % WINDOW] = time_ms
+        ints[slot, s.AHEAD_SEEN + agg_id % WINDOW] = now_ms
     ints[slot, s.TOP] = max(ints[slot, s.TOP], time_ms)
 
 
@@ -178,28 +180,45 @@ def is_duplicate(ints: Any, slot: int, agg_id: int, time_ms: int) -> bool:
 
 
 @kernel
+def missed_since(ints: Any, slot: int) -> int:
+    """Since when the ids right after the frontier are missed: the earliest arrival of an id beyond them."""
+    since = s.FAR
+    for place in range(WINDOW):
+        if ints[slot, s.AHEAD_MS + place] != 0:
+            since = min(since, ints[slot, s.AHEAD_SEEN + place])
+    return since
+
+
+@kernel
+def give_up_hole(rows: Any, ints: Any, slot: int) -> None:
+    """Go on from the first id beyond the frontier, over the ids before it that never came."""
+    agg_id = ints[slot, s.NEXT_ID] + 1
+    while ints[slot, s.AHEAD_MS + agg_id % WINDOW] == 0:
+        agg_id += 1
+    place = s.AHEAD_MS + agg_id % WINDOW
+    time_ms = ints[slot, place]
+    ints[slot, place] = 0
+    ints[slot, s.AHEAD] -= 1
+    restart_chain(rows, ints, slot, agg_id, time_ms)
+    catch_up(rows, ints, slot)
+
+
+@kernel
 def expire_holes(rows: Any, ints: Any, live: Any, now_ms: int, tallies: Any) -> None:
     """Give up the holes that late arrivals have not filled in time."""
     for index in range(live.shape[0]):
         slot = live[index]
-        if ints[slot, s.AHEAD] == 0 or now_ms - ints[slot, s.HOLE_SINCE] < s.HOLE_PATIENCE_MS:
-            continue
-        agg_id = ints[slot, s.NEXT_ID] + 1
-        while ints[slot, s.AHEAD_MS + agg_id % WINDOW] == 0:
-            agg_id += 1
-        place = s.AHEAD_MS + agg_id % WINDOW
-        time_ms = ints[slot, place]
-        ints[slot, place] = 0
-        ints[slot, s.AHEAD] -= 1
-        tallies[s.HOLES] += 1
-        restart_chain(rows, ints, slot, agg_id, time_ms)
-        catch_up(rows, ints, slot)
-        ints[slot, s.HOLE_SINCE] = now_ms
+        while ints[slot, s.AHEAD] > 0 and now_ms - missed_since(ints, slot) >= s.HOLE_PATIENCE_MS:
+            give_up_hole(rows, ints, slot)
+            tallies[s.HOLES] += 1
 
 
 @kernel
 def blind(rows: Any, ints: Any, slots: Any, since_ms: int) -> None:
-    """Take back that nothing happened: minutes without trades that ended after `since_ms` are `filled`, not `flat`."""
+    """Take back that nothing happened: minutes without trades that ended after `since_ms` are `filled`, not `flat`.
+
+    Those that unbroken ids prove stay what they are.
+    """
     for index in range(slots.shape[0]):
         slot = slots[index]
         ints[slot, s.SIGHTED] = s.FAR
@@ -207,8 +226,7 @@ def blind(rows: Any, ints: Any, slots: Any, since_ms: int) -> None:
         while minute_ms < ints[slot, s.MINUTE]:
             column = (minute_ms // MINUTE_MS) % RING
             row = rows[slot, column]
-            # A minute that unbroken ids prove stays proven: the frontier has passed it.
-            proven = ints[slot, s.CHAIN] < minute_ms and ints[slot, s.FRONTIER] >= minute_ms + MINUTE_MS
+            proven = (ints[slot, s.PROVEN] >> column) & 1
             if row["open_ms"] == minute_ms and row["origin"] == FLAT and not is_settled(row) and not proven:
                 set_origin(rows, ints, slot, column, FILLED)
             minute_ms += MINUTE_MS

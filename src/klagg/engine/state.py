@@ -26,6 +26,10 @@ FUTURE_TOLERANCE_MS: Final = 60_000
 """A trade dated later than now by more than this is invalid."""
 RENUMBERING_MS: Final = 60_000
 """A lower id dated this much after the last trade is a new numbering, not a duplicate."""
+MINUTE_QUOTE_LIMIT: Final = 10**14
+"""The high word of a minute's quote volume stays below this, so that the minutes of a month can never overflow their sum."""
+LONGER_HIGH_LIMIT: Final = 4 * 10**18
+"""Widening may bring the high word of a longer sum up to this: a month of minutes more still fits 63 bits."""
 FAR: Final = 1 << 62
 """An instant that never comes."""
 RANKS: Final = 7
@@ -50,8 +54,8 @@ FRONTIER: Final = 8
 FRONTIER_PRICE: Final = 9
 AHEAD: Final = 10
 """How many ids beyond the frontier have been seen."""
-HOLE_SINCE: Final = 11
-"""When (now_ms) the hole before the ids ahead appeared."""
+DOUBTED: Final = 11
+"""The latest time of a trade at the far edge of a hole that was given up: minutes up to it may lack trades."""
 TOP: Final = 12
 """The latest time of any trade."""
 SIGHTED: Final = 13
@@ -62,7 +66,11 @@ DIRTY_LONGER: Final = 15
 """Bits by k: last closed longer candles changed since they were last collected."""
 REQUERY: Final = 16
 """Bits by ring column: minutes that a trade came too late for, to be compared with the exchange."""
-RANK_COUNTS: Final = 17
+LACKING: Final = 17
+"""Bits by ring column: minutes of which a trade is in no candle, because it came too late: ids do not prove them."""
+PROVEN: Final = 18
+"""Bits by ring column: minutes that unbroken ids have proven whole."""
+RANK_COUNTS: Final = 19
 """RANKS columns: closed minutes of each origin since birth."""
 FIRST_AGG: Final = RANK_COUNTS + RANKS
 """RING columns: the lowest aggregate id in the minute."""
@@ -70,7 +78,9 @@ LAST_AGG: Final = FIRST_AGG + RING
 """RING columns: the highest aggregate id in the minute."""
 AHEAD_MS: Final = LAST_AGG + RING
 """WINDOW columns, by id modulo WINDOW: the time of an id seen beyond the frontier, 0 where it was not seen."""
-LONGER: Final = AHEAD_MS + WINDOW
+AHEAD_SEEN: Final = AHEAD_MS + WINDOW
+"""WINDOW columns: when (now_ms) that id arrived, which is since when those before it are missed."""
+LONGER: Final = AHEAD_SEEN + WINDOW
 """Then for each longer interval: its end, the rank counts when it opened, and the rank counts of the last closed one."""
 LONGER_WIDTH: Final = 1 + 2 * RANKS
 
