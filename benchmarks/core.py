@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
+TIMES = "times"
+"""The unit of a value that is a multiple of another."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,6 @@ class Yardstick:
     name: str
     value: float
 
-    def ratio(self, value: float) -> float:
-        """The value as a multiple of this one."""
-        return value / self.value
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -81,6 +79,10 @@ class Measurement:
     def met(self) -> bool | None:
         return None if self.goal is None or self.value is None else self.goal.met(self.value)
 
+    def ratio(self, other: Yardstick) -> float | None:
+        """The value as a multiple of that one; a value that is such a multiple itself has none."""
+        return None if self.value is None or self.unit == TIMES else self.value / other.value
+
     def line(self) -> dict[str, object]:
         """What is printed as JSON."""
         return {
@@ -100,8 +102,7 @@ class Measurement:
     def _held_against(self, other: Yardstick | None) -> dict[str, object] | None:
         if other is None:
             return None
-        ratio = None if self.value is None else rounded(other.ratio(self.value))
-        return {"name": other.name, "value": rounded(other.value), "ratio": ratio}
+        return {"name": other.name, "value": rounded(other.value), "ratio": rounded(self.ratio(other))}
 
 
 Measure = Callable[[Plan], Iterator[Measurement]]

@@ -55,8 +55,8 @@ def goals(measured: Iterable[Measurement]) -> str:
             m.name,
             m.goal.text(m.unit),
             MISSING if m.value is None else f"{number(m.value)} {m.unit}",
-            against(m.peer, m.value),
-            against(m.limit, m.value),
+            against(m, m.peer),
+            against(m, m.limit),
             verdict(m),
         )
         for m in measured
@@ -72,8 +72,8 @@ def details(measured: Iterable[Measurement]) -> str:
             MISSING if m.value is None else f"{number(m.value)} {m.unit}",
             f"{number(m.spread[0])} to {number(m.spread[1])}" if m.spread else "",
             str(m.samples),
-            against(m.peer, m.value),
-            against(m.limit, m.value),
+            against(m, m.peer),
+            against(m, m.limit),
             m.note,
         )
         for m in measured
@@ -81,11 +81,11 @@ def details(measured: Iterable[Measurement]) -> str:
     return table(("line", "measured", "spread", "samples", "peer", "limit", "note"), rows)
 
 
-def against(other: Yardstick | None, value: float | None) -> str:
+def against(measured: Measurement, other: Yardstick | None) -> str:
     if other is None:
         return ""
-    ratio = "" if value is None else f" ({number(other.ratio(value))} times)"
-    return f"{other.name}: {number(other.value)}{ratio}"
+    ratio = measured.ratio(other)
+    return f"{other.name}: {number(other.value)}{'' if ratio is None else f' ({number(ratio)} times)'}"
 
 
 def verdict(measured: Measurement) -> str:

@@ -8,7 +8,18 @@ import numba
 import numpy as np
 
 from benchmarks import nautilus
-from benchmarks.core import Figure, Measurement, Plan, Yardstick, at_least, cpu_seconds, median, no_garbage, spread
+from benchmarks.core import (
+    TIMES,
+    Figure,
+    Measurement,
+    Plan,
+    Yardstick,
+    at_least,
+    cpu_seconds,
+    median,
+    no_garbage,
+    spread,
+)
 from benchmarks.market import TRADES, Market, disturbed, market
 from klagg.interval import MINUTE_MS
 from klagg.model import Trades
@@ -113,9 +124,9 @@ def measure(plan: Plan) -> Iterator[Measurement]:
         "P1",
         f"apply, batches of {BATCHES[0]}, as a multiple of the peer",
         median(applied[BATCHES[0]]) / against.value if against else None,
-        "times",
+        TIMES,
         goal=at_least(50),
-        peer=against,
+        peer=Yardstick(f"{against.name}, {unit}", against.value) if against else None,
         samples=rounds,
         note="" if against else nautilus.NOT_INSTALLED,
     )

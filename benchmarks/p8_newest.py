@@ -5,7 +5,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.core import Figure, Measurement, Plan, Yardstick, at_most, median, number, say, spread, wall_seconds
+from benchmarks.core import (
+    TIMES,
+    Figure,
+    Measurement,
+    Plan,
+    Yardstick,
+    at_most,
+    median,
+    number,
+    say,
+    spread,
+    wall_seconds,
+)
 from benchmarks.rows import START_MS, instruments
 from klagg.interval import DEFAULT_INTERVALS
 from klagg.model import Market, Origin
@@ -15,7 +27,7 @@ from klagg.store.schema import KEY, SERIES_INTERVALS, VALUES
 SYMBOLS = 10_000
 SERIES = SYMBOLS * len(DEFAULT_INTERVALS)
 SHORTEST = 1_000_000
-TIMES = 7
+ROUNDS = 7
 FLAT = 1.5
 """Flat means: with the longest history not more than this many times what it is with the shortest."""
 MILLI = 1e3
@@ -120,7 +132,7 @@ LOADS = (("newest", "open candle of every series"), ("newest_closed", "newest cl
 
 def measure(plan: Plan) -> Iterator[Measurement]:
     found: dict[str, list[float]] = {method: [] for method, _ in LOADS}
-    times = plan.pick(TIMES, 1)
+    times = plan.pick(ROUNDS, 1)
     with tempfile.TemporaryDirectory(prefix="klagg-benchmarks-") as folder:
         wanted = histories(SERIES if plan.quick else plan.newest_rows)
         for rows in wanted[-1:] if plan.quick else wanted:
@@ -150,7 +162,7 @@ def measure(plan: Plan) -> Iterator[Measurement]:
             "P8",
             f"{what}: longest history to shortest",
             values[-1] / values[0] if len(values) > 1 else None,
-            "times",
+            TIMES,
             goal=at_most(FLAT),
             note=" → ".join(f"{number(value)} ms" for value in values) if len(values) > 1 else "one history only",
         )

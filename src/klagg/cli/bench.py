@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from klagg.errors import KlaggError
+
+INSTALLED_FROM: Final = Path(__file__).parents[3]
+"""The source tree, where klagg is installed in place."""
 
 
 def bench(
@@ -31,7 +34,8 @@ def _checkout() -> Path:
         KlaggError: neither has the benchmarks.
 
     """
-    for folder in (Path.cwd(), Path(__file__).parents[3]):
-        if (folder / "benchmarks" / "__main__.py").is_file():
+    for folder in (Path.cwd(), INSTALLED_FROM):
+        # Many projects have a folder of that name: only beside klagg's source is it klagg's.
+        if (folder / "benchmarks" / "__main__.py").is_file() and (folder / "src" / "klagg").is_dir():
             return folder
     raise KlaggError("the benchmarks are not here: run klagg bench, or make bench, in a checkout of klagg's source")
