@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import sqlite3
 from decimal import Decimal
 
 import pytest
@@ -118,23 +119,85 @@ def test_ids_chain_across_neighbouring_files(tmp_path, store):
     assert summary.tally["holes"] == 0
 
 
-def test_a_broken_file_leaves_nothing_and_keeps_the_ones_before(tmp_path, store):
-    whole = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", 1_000, "true")])
-    broken = write_archive(
-        tmp_path, DAY + DAY_MS, "2024-09-02", [(101, "5.2", "2", 0, "true"), (102, "x", "2", 1, "no")]
-    )
-    with pytest.raises(FileFormatError, match="line 3"):
-        replay([whole, broken], market=Market.USDM, intervals=parse_intervals([]), store=store)
+def dump(store):
+    with sqlite3.connect(store.path) as database:
+        found = list(database.iterdump())
+    database.close()
+    return found
+
+
+def test_a_broken_file_leaves_the_database_as_it_was_however_many_were_whole(tmp_path, store):
+    before_it = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", 1_000, "true")])
+    replay([before_it], market=Market.USDM, intervals=parse_intervals([]), store=store)
+    kept = dump(store)
+    whole = write_archive(tmp_path, DAY + DAY_MS, "2024-09-02", [(101, "5.15", "2", 1_000, "true")])
+    rows = [
+        (102, "5.2", "2", 0, "true"),
+        *((103 + n, "5.2", "2", n, "true") for n in range(70_000)),
+        (1, "x", "2", 1, "no"),
+    ]
+    broken = write_archive(tmp_path, DAY + 2 * DAY_MS, "2024-09-03", rows)
+    with pytest.raises(FileFormatError, match="line 70003"):
+        replay([whole, broken], market=Market.USDM, intervals=parse_intervals(["5m"]), store=store)
+    assert dump(store) == kept
+    replay([whole], market=Market.USDM, intervals=parse_intervals(["5m"]), store=store)
+    assert dump(store) != kept
+
+
+@pytest.mark.parametrize(
+    ("times", "reason"),
+    [
+        ((1_000, 3_600_000, 2_000), "line 4: trade 102 is dated 2024-09-01T00:00:02Z, long before trade 101 of"),
+        ((1_000, 2_000, 400 * DAY_MS), "line 4: trade 102 is dated 2025-10-06T00:00:00Z, long after trade 101 of"),
+    ],
+)
+def test_a_time_that_cannot_be_true_names_its_line(tmp_path, store, times, reason):
+    rows = [(100 + number, "5.1", "2", t, "true") for number, t in enumerate(times)]
+    path = write_archive(tmp_path, DAY, "part", rows)
+    with pytest.raises(FileFormatError, match=reason):
+        replay([path], market=Market.USDM, intervals=parse_intervals([]), store=store, symbol="NEARUSDT")
+    assert store.instruments(Market.USDM) == []
+
+
+def test_the_last_trade_may_be_the_first_of_its_minute(tmp_path, store):
+    path = write_archive(tmp_path, DAY, "part", [(100, "5.1", "2", 1_000, "true"), (101, "5.2", "1", 120_000, "true")])
+    replay([path], market=Market.USDM, intervals=parse_intervals([]), store=store, symbol="NEARUSDT")
     minutes = store.read(1, MINUTE, 0, 1 << 60)
-    assert minutes["open_ms"].tolist() == list(range(DAY, DAY + DAY_MS, MINUTE_MS))
+    assert minutes["trades"].tolist() == [1, 0, 1]
+    assert minutes["origin"].tolist() == [Origin.PARTIAL, Origin.FLAT, Origin.PARTIAL]
 
 
-def test_recordings_far_apart_are_not_filled_between(tmp_path, store):
+@pytest.mark.parametrize("days_between", [1, 4])
+def test_a_day_without_a_file_takes_nothing_from_the_one_before(tmp_path, store, days_between):
+    first = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", 3_600_000, "true")])
+    later_ms = DAY + (days_between + 1) * DAY_MS
+    later = write_archive(tmp_path, later_ms, f"2024-09-0{days_between + 2}", [(900, "5.2", "2", 5_000, "true")])
+    replay([first, later], market=Market.USDM, intervals=parse_intervals([]), store=store)
+    minutes = store.read(1, MINUTE, DAY, DAY + DAY_MS)
+    assert len(minutes) == 1_440
+    assert set(minutes["origin"].tolist()) == {int(Origin.FLAT), int(Origin.TRADES)}
+    between = store.read(1, MINUTE, DAY + DAY_MS, later_ms)
+    assert set(between["origin"].tolist()) <= {int(Origin.FILLED)}
+
+
+def test_a_file_named_after_a_day_that_begins_before_it_covers_nothing(tmp_path, store):
+    rows = [(100, "5.1", "2", -90_000, "true"), (101, "5.2", "2", 10_000, "true")]
+    replay([write_archive(tmp_path, DAY, "2024-09-01", rows)], market=Market.USDM, intervals=(MINUTE,), store=store)
+    minutes = store.read(1, MINUTE, 0, DAY + MINUTE_MS)
+    assert minutes["open_ms"].tolist() == [DAY - 2 * MINUTE_MS, DAY - MINUTE_MS, DAY]
+    assert minutes["origin"][0] == Origin.PARTIAL
+
+
+@pytest.mark.parametrize("files", ["one", "two"])
+def test_recordings_far_apart_are_not_filled_between(tmp_path, store, files):
     first, second = tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
     for path, a, t in ((first, 1, DAY + 1_000), (second, 900, DAY + 40 * DAY_MS + 1_000)):
         with gzip.open(path, "wt") as file:
             file.write(f'{{"a":{a},"p":"5.1","q":"1","f":{a},"l":{a},"T":{t},"m":true}}\n')
-    replay([first, second], market=Market.USDM, intervals=parse_intervals([]), store=store, symbol="NEARUSDT")
+    if files == "one":
+        first.write_bytes(first.read_bytes() + second.read_bytes())
+    recordings = [first, second] if files == "two" else [first]
+    replay(recordings, market=Market.USDM, intervals=parse_intervals([]), store=store, symbol="NEARUSDT")
     minutes = store.read(1, MINUTE, 0, 1 << 60)
     assert minutes["open_ms"].tolist() == [DAY, DAY + 40 * DAY_MS]
     assert set(minutes["origin"].tolist()) == {int(Origin.PARTIAL)}

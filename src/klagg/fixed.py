@@ -59,7 +59,7 @@ def parse_at(text: str, scale: int) -> int:
     fraction = (fraction or "").rstrip("0")
     if len(fraction) > scale:
         raise NumberError(f"{text[:40]!r} has {len(fraction)} decimal places, more than the scale {scale}")
-    digits = (whole + fraction.ljust(scale, "0")).lstrip("0") or "0"
+    digits: str = (whole + fraction.ljust(scale, "0")).lstrip("0") or "0"
     if len(digits) > _MAX_DIGITS:
         raise NumberError(f"{text[:40]!r} has {len(digits)} digits, more than any sum has")
     mantissa = int(digits)
@@ -98,9 +98,10 @@ def rescale(mantissa: int, from_scale: int, to_scale: int) -> int:
     Raises:
         NumberError: the narrower scale would lose digits.
     """
+    factor: int = 10 ** abs(to_scale - from_scale)
     if to_scale >= from_scale:
-        return mantissa * 10 ** (to_scale - from_scale)
-    quotient, remainder = divmod(mantissa, 10 ** (from_scale - to_scale))
+        return mantissa * factor
+    quotient, remainder = divmod(mantissa, factor)
     if remainder:
         raise NumberError(f"{to_text(mantissa, from_scale)} does not fit {to_scale} decimal places")
     return quotient

@@ -1,13 +1,12 @@
 """Recorded trades through the same engine and store, with time taken from the trades.
 
 Each symbol has an engine of its own, so that recordings of different times do not close one another's minutes. A recording
-counts as alive throughout: its minutes without trades are `flat`. One file is one transaction.
+counts as alive throughout: its minutes without trades are `flat`. A replay is one transaction, however many files it reads.
 """
 
-import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from klagg.archive import TradeReader, coverage, open_trades
+from klagg.archive import TradeChunk, TradeReader, coverage, open_trades
+from klagg.archive.order import BrokenTime, InOrder
 from klagg.engine.engine import Engine
 from klagg.engine.state import HOLE_PATIENCE_MS
 from klagg.errors import FileFormatError
@@ -26,8 +26,8 @@ from klagg.store import SqliteStore
 SLICE_MS: Final = 32 * MINUTE_MS
 """Trades applied at a time reach over no more than this, so that no minute leaves the engine's memory uncollected."""
 NEIGHBOUR_MS: Final = DAY_MS
-"""A recording that begins later than this after the one before it, its ids not following, is another one: nothing is
-filled in between."""
+"""Trades later than this after the one before, their ids not following, are another recording: nothing is filled in
+between."""
 
 Progress = Callable[[int, int, int], None]
 """Told (files done, files, trades so far)."""
@@ -61,22 +61,23 @@ class _Tape:
         self.instrument_id = instrument_id
         self.engine = Engine(intervals, capacity=1)
         self.witnesses = 0
+        self.covered_to_ms: int | None = None
+        """Up to where an archive file covers its time whole, if the last file read does."""
         self.last_id = int(first["agg_id"]) - 1
-        self.last_ms = first_ms = int(first["time_ms"])
+        self.last_ms = self.alive_ms = first_ms = int(first["time_ms"])
         boundary_ms = MINUTE.open_at(first_ms)
+        covered = covered_ms is not None and covered_ms <= boundary_ms
         # Ids begin at 0 or 1 with the listing, before which there is nothing.
-        if covered_ms is not None and self.last_id > 0:
+        if covered_ms is not None and covered and self.last_id > 0:
             boundary_ms = covered_ms
         price_scale, qty_scale = int(first["price_scale"]), int(first["qty_scale"])
         self.slot = self.engine.add(price_scale, qty_scale, boundary_ms, int(first["price"]), Origin.FILLED)
-        if covered_ms is not None:
+        if covered:
             before = np.zeros(1, LAST_TRADE)[0]
             before["agg_id"], before["time_ms"] = self.last_id, boundary_ms - 1
             before["price"], before["price_scale"] = first["price"], first["price_scale"]
             self.engine.restore(self.slot, no_candles(), before)
-            self.sight(boundary_ms)
-        else:
-            self.sight(boundary_ms + MINUTE_MS)
+        self.sight(boundary_ms if covered else boundary_ms + MINUTE_MS)
 
     def sight(self, at_ms: int) -> None:
         self.engine.sight([self.slot], at_ms)
@@ -88,6 +89,7 @@ class _Tape:
 
     def apply(self, trades: Trades) -> None:
         now_ms = int(trades["time_ms"].max())
+        trades["slot"] = self.slot
         self.engine.apply(trades, max(now_ms, self.last_ms))
         self.last_ms = max(self.last_ms, now_ms)
         self.last_id = max(self.last_id, int(trades["agg_id"].max()))
@@ -116,6 +118,17 @@ class _Tape:
         last["agg_id"], last["time_ms"] = self.last_id, end_ms - 1
         self.engine.restore(self.slot, no_candles(), last)
 
+    def lose(self) -> int:
+        """The recording goes no further: what an archive file covers to its end is proven; from when on nothing is known."""
+        covered_to_ms, self.covered_to_ms = self.covered_to_ms, None
+        since_ms = max(self.last_ms, self.alive_ms)
+        if covered_to_ms is not None and covered_to_ms > self.last_ms:
+            self.prove()
+            self.advance(covered_to_ms)
+            since_ms = covered_to_ms
+        self.engine.blind([self.slot], since_ms)
+        return since_ms
+
     def tally(self) -> Counter[str]:
         """What became of the recording's own trades."""
         counts = Counter(asdict(self.engine.tally))
@@ -124,70 +137,79 @@ class _Tape:
 
 
 class _Replay:
-    """The state of one replay."""
+    """The state of one replay, inside its transaction."""
 
     def __init__(self, market: Market, intervals: tuple[Interval, ...], store: SqliteStore) -> None:
         self.market = market
         self.intervals = intervals
         self.store = store
         self.summary = ReplaySummary()
+        self.symbols: set[str] = set()
         self.tapes: dict[str, _Tape] = {}
         self._scales: dict[str, tuple[int, int]] = {}
 
     def file(self, reader: TradeReader) -> None:
-        """Replay one file, one transaction."""
+        """Replay one file."""
         covered = coverage(reader.file.path)
-        seen: set[str] = set()
-        file_ms = 0
-        with self.store.transaction():
+        orders: dict[str, InOrder] = {}
+        begun: set[str] = set()
+        try:
             for chunk in reader:
-                for slot in np.unique(chunk.trades["slot"]):
-                    symbol = chunk.symbol_names[int(slot)]
-                    trades = chunk.trades[chunk.trades["slot"] == slot]
-                    tape = self._tape(symbol, trades, covered, new=symbol not in seen)
-                    if tape is None:
-                        continue
-                    seen.add(symbol)
-                    trades["slot"] = tape.slot
-                    cuts = np.flatnonzero(np.diff(trades["time_ms"] // SLICE_MS)) + 1
-                    for piece in np.split(trades, cuts):
-                        if tape.follows_late(piece):
-                            tape.prove()
-                            self._write(symbol, tape)
-                        tape.apply(piece)
-                        self._write(symbol, tape)
-                    file_ms = max(file_ms, tape.last_ms)
-            for symbol in seen:
-                self.tapes[symbol].advance(MINUTE.open_at(file_ms))
-                self._write(symbol, self.tapes[symbol])
+                for symbol, trades in _by_symbol(chunk):
+                    order = orders.setdefault(symbol, InOrder())
+                    self._play(symbol, order.take(trades), covered, begun)
+            for symbol, order in orders.items():
+                self._play(symbol, order.flush(), covered, begun)
+        except BrokenTime as error:
+            line = _line_of(reader, error.agg_id)
+            raise FileFormatError(f"{reader.file.path}: line {line}: {error}") from error
+        end_ms = max((self.tapes[symbol].last_ms for symbol in begun), default=0)
+        for symbol in begun:
+            tape = self.tapes[symbol]
+            tape.alive_ms, tape.covered_to_ms = end_ms, None if covered is None else covered[1]
+            tape.advance(MINUTE.open_at(end_ms))
+            self._write(symbol, tape)
         self.summary.files += 1
         self.summary.trades += reader.rows
         self.summary.passed_over.update(reader.passed_over)
+        self.symbols.update(reader.symbol_names)
+
+    def _play(self, symbol: str, runs: Iterable[Trades], covered: tuple[int, int] | None, begun: set[str]) -> None:
+        """Apply trades of one symbol, in the order of their ids; `begun` are the symbols that the file has begun."""
+        for run in runs:
+            cuts = np.flatnonzero(np.diff(run["time_ms"] // SLICE_MS)) + 1
+            for piece in np.split(run, cuts) if len(cuts) else (run,):
+                tape = self._tape(symbol, piece, covered, new=symbol not in begun)
+                if tape is None:
+                    continue
+                begun.add(symbol)
+                if tape.follows_late(piece):
+                    tape.prove()
+                    self._write(symbol, tape)
+                tape.apply(piece)
+                self._write(symbol, tape)
 
     def _tape(self, symbol: str, trades: Trades, covered: tuple[int, int] | None, *, new: bool) -> _Tape | None:
         """The tape of a symbol, going on or begun; None before its first market trade."""
         tape = self.tapes.get(symbol)
-        market_trades = trades[(trades["kind"] == TradeKind.MARKET) & (trades["price"] > 0)]
-        if tape is not None and not new:
-            return tape
-        if len(market_trades) == 0:
-            return None
-        first = market_trades[0]
-        first_ms = int(first["time_ms"])
         if tape is not None:
-            follows = tape.last_id - int(trades["agg_id"].min()) >= -1
+            first_ms = int(trades["time_ms"][0])
+            follows = int(trades["agg_id"].min()) <= tape.last_id + 1
             if follows or first_ms - tape.last_ms <= NEIGHBOUR_MS:
-                if not follows:
-                    tape.engine.blind([tape.slot], tape.last_ms)
-                    tape.advance(MINUTE.open_at(max(first_ms, tape.last_ms)))
+                if new and not follows:
+                    lost_ms = tape.lose()
+                    tape.advance(MINUTE.open_at(max(first_ms, lost_ms)))
                     tape.sight(MINUTE.open_at(first_ms) + MINUTE_MS)
                 return tape
-            self._end(symbol, tape, None)
+            self._end(symbol, tape)
+        market_trades = np.flatnonzero((trades["kind"] == TradeKind.MARKET) & (trades["price"] > 0))
+        if not len(market_trades):
+            return None
+        first = trades[market_trades[0]]
         if symbol not in self._scales:
             self._scales[symbol] = int(first["price_scale"]), int(first["qty_scale"])
         instrument_id = self._put_instrument(symbol)
-        tape = _Tape(self.intervals, instrument_id, first, covered[0] if covered else None)
-        self.tapes[symbol] = tape
+        tape = self.tapes[symbol] = _Tape(self.intervals, instrument_id, first, covered[0] if covered else None)
         return tape
 
     def _put_instrument(self, symbol: str) -> int:
@@ -211,23 +233,18 @@ class _Replay:
             self._scales[symbol] = scales
             self._put_instrument(symbol)
 
-    def _end(self, symbol: str, tape: _Tape, covered_to_ms: int | None) -> None:
-        """Close a recording's last minute: `partial`, or proven where the file covers the time to its end."""
-        if covered_to_ms is not None and covered_to_ms > tape.last_ms:
-            tape.prove()
-            self._write(symbol, tape)
-            tape.advance(covered_to_ms)
-        else:
+    def _end(self, symbol: str, tape: _Tape) -> None:
+        """Close a recording's last minute: `partial` (`filled` without trades), or proven where an archive file covers it."""
+        if tape.lose() <= max(tape.last_ms, tape.alive_ms):
             tape.advance(tape.engine.minute_ms(tape.slot) + MINUTE_MS)
         self._write(symbol, tape)
         self.summary.tally.update(tape.tally())
         del self.tapes[symbol]
 
-    def end(self, covered_to_ms: dict[str, int]) -> None:
+    def end(self) -> None:
         """Close every recording."""
-        with self.store.transaction():
-            for symbol, tape in list(self.tapes.items()):
-                self._end(symbol, tape, covered_to_ms.get(symbol))
+        for symbol, tape in list(self.tapes.items()):
+            self._end(symbol, tape)
 
 
 def replay(
@@ -242,7 +259,8 @@ def replay(
     """Replay recordings, oldest first; ids chain across neighbouring files of a symbol.
 
     The first and the last minute of a recording are `partial`; where an official archive file covers its whole day or month
-    they count as covered. A longer candle at an end is `partial`, and one that has not ended is not made.
+    they count as covered. A longer candle at an end is `partial`, and one that has not ended is not made. Trades recorded
+    late are put in the order of their ids first (see `archive.order`).
 
     Args:
         files: the recordings.
@@ -253,36 +271,43 @@ def replay(
         progress: told after each file.
 
     Raises:
-        FileFormatError | UsageError: a file cannot be read: nothing of it was written, the files before it were.
+        FileFormatError | UsageError: a file cannot be read: nothing of any was written.
         StoreError: the database cannot be used.
     """
     started = time.perf_counter()
     readers = sorted((open_trades(path, market=market, symbol=symbol) for path in files), key=_begins)
     work = _Replay(market, tuple(intervals), store)
-    store.set_intervals(market, {*store.intervals(market), *intervals})
-    symbols: set[str] = set()
-    covered_to_ms: dict[str, int] = {}
-    for done, reader in enumerate(readers):
-        before = copy.deepcopy((work.tapes, work.summary))
-        try:
+    with store.transaction():
+        store.set_intervals(market, {*store.intervals(market), *intervals})
+        for done, reader in enumerate(readers):
             work.file(reader)
-        except FileFormatError:
-            # The engines have taken part of the broken file: the recordings end as they stood before it.
-            work.tapes, work.summary = before
-            work.end(covered_to_ms)
-            raise
-        covered = coverage(reader.file.path)
-        for name in reader.symbol_names:
-            covered_to_ms.pop(name, None)
-            if covered is not None:
-                covered_to_ms[name] = covered[1]
-        symbols.update(reader.symbol_names)
-        if progress is not None:
-            progress(done + 1, len(readers), work.summary.trades)
-    work.end(covered_to_ms)
-    work.summary.symbols = len(symbols)
+            if progress is not None:
+                progress(done + 1, len(readers), work.summary.trades)
+        work.end()
+    work.summary.symbols = len(work.symbols)
     work.summary.seconds = time.perf_counter() - started
     return work.summary
+
+
+def _by_symbol(chunk: TradeChunk) -> Iterator[tuple[str, Trades]]:
+    """The trades of each symbol, as recorded."""
+    slots = chunk.trades["slot"]
+    if slots[0] == slots[-1] and (slots == slots[0]).all():
+        yield chunk.symbol_names[int(slots[0])], chunk.trades
+        return
+    order = np.argsort(slots, kind="stable")
+    cuts = np.flatnonzero(np.diff(slots[order])) + 1
+    for rows in np.split(order, cuts):
+        yield chunk.symbol_names[int(slots[rows[0]])], chunk.trades[rows]
+
+
+def _line_of(reader: TradeReader, agg_id: int) -> int:
+    """The line of a trade, found by reading the file again."""
+    for chunk in reader:
+        found = np.flatnonzero(chunk.trades["agg_id"] == agg_id)
+        if len(found):
+            return int(chunk.lines[found[0]])
+    raise AssertionError(f"trade {agg_id} is in no line")
 
 
 def _begins(reader: TradeReader) -> tuple[int, Path]:

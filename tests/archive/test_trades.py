@@ -260,7 +260,7 @@ def test_chunks_are_bounded_and_every_iteration_starts_anew(tmp_path: Path) -> N
     for _ in range(2):
         chunks = list(reader)
         assert [len(chunk.trades) for chunk in chunks] == [CHUNK_ROWS, 10]
-        assert [chunk.first_line for chunk in chunks] == [1, CHUNK_ROWS + 1]
+        assert np.concatenate([chunk.lines for chunk in chunks]).tolist() == list(range(1, count + 1))
         assert np.concatenate([chunk.trades["agg_id"] for chunk in chunks]).tolist() == list(range(count))
         assert reader.rows == count
 

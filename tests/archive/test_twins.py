@@ -68,7 +68,7 @@ def test_decimals(text: str) -> None:
 
 
 def kernel_row(line: str, layout: Layout) -> tuple[object, ...] | None:
-    out, receive = np.zeros(1, TRADE), np.full(1, -1, np.int64)
+    out, receive, lines = np.zeros(1, TRADE), np.full(1, -1, np.int64), np.zeros(1, np.int64)
     names, lengths = np.zeros((6, 64), np.uint8), np.zeros(6, np.int64)
     for index, name in enumerate([*kernels.WORDS, *SYMBOLS]):
         encoded = np.frombuffer(name.encode(), np.uint8)
@@ -76,11 +76,12 @@ def kernel_row(line: str, layout: Layout) -> tuple[object, ...] | None:
         lengths[index] = len(encoded)
     state = np.zeros(kernels.STATE_WORDS, np.int64)
     buf = np.frombuffer(line.encode() + b"\n", np.uint8)
-    odd = kernels.parse_rows(out, receive, state, buf, np.array(layout.roles, np.uint8), names, lengths, 6, 0)
+    odd = kernels.parse_rows(out, receive, lines, state, buf, np.array(layout.roles, np.uint8), names, lengths, 6, 0)
     if odd:
         assert state.tolist() == [0, 0, 0]
         return None
     assert state.tolist() == [len(buf), 1, 1]
+    assert lines.tolist() == [1]
     return (*out[0].tolist(), int(receive[0]))
 
 

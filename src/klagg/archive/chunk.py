@@ -38,14 +38,14 @@ class TradeChunk:
     """Some trades in the order of the file.
 
     `slot` of `trades` is an index into `symbol_names`, which only grows from chunk to chunk. `receive_ms` (UTC ms, of the
-    recorder's clock, -1 where a line has none) lies beside the trades where the file has receive times. `first_line` is
-    the line where the chunk begins.
+    recorder's clock, -1 where a line has none) lies beside the trades where the file has receive times, `lines` are their
+    line numbers (of the unpacked text).
     """
 
     symbol_names: list[str]
     trades: Trades
     receive_ms: Ints | None
-    first_line: int
+    lines: Ints
 
 
 @dataclass(slots=True)
@@ -67,6 +67,6 @@ class Counts:
         self.not_market += int(np.count_nonzero(trades["kind"] == TradeKind.OTHER))
 
 
-def blank_rows() -> tuple[Trades, Ints]:
-    """Room for one chunk: trades and their receive times."""
-    return np.zeros(CHUNK_ROWS, TRADE), np.full(CHUNK_ROWS, -1, np.int64)
+def blank_rows() -> tuple[Trades, Ints, Ints]:
+    """Room for one chunk: trades, their receive times and their lines."""
+    return np.zeros(CHUNK_ROWS, TRADE), np.full(CHUNK_ROWS, -1, np.int64), np.zeros(CHUNK_ROWS, np.int64)

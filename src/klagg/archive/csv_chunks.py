@@ -45,35 +45,33 @@ class CsvRows:
 
         """
         state = np.zeros(kernels.STATE_WORDS, np.int64)
-        trades, receive_ms = blank_rows()
-        first_line = 1
+        trades, receive_ms, lines = blank_rows()
         slot = 0
         for block in line_blocks(self._path):
             buf = np.frombuffer(block, np.uint8)
             state[kernels.POSITION] = 0
             while state[kernels.POSITION] < len(buf):
                 odd = kernels.parse_rows(
-                    trades, receive_ms, state, buf, self._roles, self._names, self._lengths, self._known, slot
+                    trades, receive_ms, lines, state, buf, self._roles, self._names, self._lengths, self._known, slot
                 )
                 if odd:
-                    self._take_odd(trades, receive_ms, state, block)
+                    self._take_odd(trades, receive_ms, lines, state, block)
                 rows = int(state[kernels.ROWS])
                 slot = int(trades["slot"][rows - 1]) if rows else slot
                 if rows == CHUNK_ROWS:
-                    yield self._chunk(trades, receive_ms, first_line)
-                    trades, receive_ms = blank_rows()
+                    yield self._chunk(trades, receive_ms, lines)
+                    trades, receive_ms, lines = blank_rows()
                     state[kernels.ROWS] = 0
-                    first_line = int(state[kernels.LINES]) + 1
         rows = int(state[kernels.ROWS])
         if rows:
-            yield self._chunk(trades[:rows], receive_ms[:rows], first_line)
+            yield self._chunk(trades[:rows], receive_ms[:rows], lines[:rows])
 
-    def _chunk(self, trades: Trades, receive_ms: Ints, first_line: int) -> TradeChunk:
+    def _chunk(self, trades: Trades, receive_ms: Ints, lines: Ints) -> TradeChunk:
         self._counts.take(trades)
         has_receive = Role.RECEIVE in self._layout.roles
-        return TradeChunk(self._counts.symbol_names, trades, receive_ms if has_receive else None, first_line)
+        return TradeChunk(self._counts.symbol_names, trades, receive_ms if has_receive else None, lines)
 
-    def _take_odd(self, trades: Trades, receive_ms: Ints, state: Ints, block: bytes) -> None:
+    def _take_odd(self, trades: Trades, receive_ms: Ints, lines: Ints, state: Ints, block: bytes) -> None:
         """Read the row at `state` plainly, and move on past it."""
         start = int(state[kernels.POSITION])
         end = block.index(b"\n", start)
@@ -94,6 +92,7 @@ class CsvRows:
             at = int(state[kernels.ROWS])
             self._put(trades, at, row)
             receive_ms[at] = row.receive_ms
+            lines[at] = state[kernels.LINES]
             state[kernels.ROWS] = at + 1
 
     def _put(self, trades: Trades, at: int, row: Row) -> None:

@@ -152,13 +152,23 @@ def _matches(buf: Any, pos: Any, end: Any, names: Any, lengths: Any, index: Any)
 
 @_compiled
 def parse_rows(
-    out: Any, receive_ms: Any, state: Any, buf: Any, roles: Any, names: Any, lengths: Any, known: Any, slot: Any
+    out: Any,
+    receive_ms: Any,
+    lines: Any,
+    state: Any,
+    buf: Any,
+    roles: Any,
+    names: Any,
+    lengths: Any,
+    known: Any,
+    slot: Any,
 ) -> bool:
     """Read plain rows of trades until `out` is full, the bytes end, or a row is not plain.
 
     Args:
         out: `TRADE[rows]`, filled from `state[ROWS]` on.
         receive_ms: int64[rows] beside it, -1 where the rows do not say.
+        lines: int64[rows] beside it, the line of each row.
         state: int64[STATE_WORDS], moved on; at an odd row `POSITION` is its first byte.
         buf: uint8[bytes], whole lines, the last byte a newline.
         roles: uint8[columns], a `Role` each.
@@ -281,8 +291,9 @@ def parse_rows(
         out[row].time_ms = time_ms
         receive_ms[row] = received
         pos += 1
-        row += 1
         state[LINES] += 1
+        lines[row] = state[LINES]
+        row += 1
         state[POSITION] = pos
     state[ROWS] = row
     return False

@@ -25,8 +25,7 @@ _MARKET_ORDER: Final = ("MARKET", msgspec.UNSET)
 class _Columns:
     """The trades of the chunk being gathered, a list per column."""
 
-    def __init__(self, first_line: int) -> None:
-        self.first_line = first_line
+    def __init__(self) -> None:
         self.lines: list[int] = []
         self.received_ms: list[int] = []
         self.prices: list[str] = []
@@ -56,7 +55,7 @@ class MessageRows:
             FileFormatError: a broken line (file, line and reason), or no message of the exchange at all.
 
         """
-        columns = _Columns(1)
+        columns = _Columns()
         number = 0
         for block in line_blocks(self._path):
             lines = block.split(b"\n")
@@ -69,7 +68,7 @@ class MessageRows:
                 self._take_line(columns, number, line)
                 if len(columns) >= CHUNK_ROWS:
                     yield self._chunk(columns)
-                    columns = _Columns(number + 1)
+                    columns = _Columns()
         if len(columns):
             yield self._chunk(columns)
         if not self._counts.rows and self._counts.passed_over.keys() <= {OTHER}:
@@ -91,14 +90,14 @@ class MessageRows:
                 raise FileFormatError(
                     f"{self._path}: one JSON array of more than {_MAX_ARRAY_BYTES >> 20} MiB: write one row a line"
                 )
-        columns = _Columns(1)
+        columns = _Columns()
         number = 1
         try:
             for number, row in array_rows(b"".join(blocks)):
                 self._add(columns, number, -1, row)
                 if len(columns) >= CHUNK_ROWS:
                     yield self._chunk(columns)
-                    columns = _Columns(number)
+                    columns = _Columns()
         except BadRow as error:
             raise FileFormatError(f"{self._path}: line {number}: {error}") from error
         if len(columns):
@@ -165,7 +164,8 @@ class MessageRows:
         self._counts.take(trades)
         received = np.array(columns.received_ms, np.int64)
         has_received = bool((received >= 0).any())
-        return TradeChunk(self._counts.symbol_names, trades, received if has_received else None, columns.first_line)
+        lines = np.array(columns.lines, np.int64)
+        return TradeChunk(self._counts.symbol_names, trades, received if has_received else None, lines)
 
 
 def _decimals(
