@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from klagg.errors import ClockError, KlaggError, RestrictedLocation
+from klagg.errors import ClockError, KlaggError, RateLimited, RestrictedLocation
 from klagg.interval import MINUTE
 from klagg.model import Market
 
@@ -295,6 +295,8 @@ BURST: Final = 5
 """Samples of one calibration: enough for one without queueing, at weight 1 each."""
 PERIOD_S: Final = 30.0
 START_ATTEMPTS: Final = 5
+START_PATIENCE_S: Final = 90.0
+"""A start waits out a ban that ends within this: more than the minute after which used weight is forgotten."""
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_LAST_S: Final = 30.0
 FETCH_TIMEOUT_S: Final = 10.0
@@ -343,13 +345,13 @@ class Calibrator:
             except (KlaggError, OSError) as error:
                 reason = _one_line(error)
                 log.warning("clock.calibration_failed", attempt=attempt, attempts=self._start_attempts, reason=reason)
-                if attempt == self._start_attempts:
+                if attempt == self._start_attempts or _ban_s(error) > START_PATIENCE_S:
                     # The exchange adapter's errors say what to do; the host's do not.
                     advice = "" if isinstance(error, KlaggError) else ": check the network and --rest-url"
                     raise ClockError(
                         f"the exchange's time cannot be read after {attempt} attempts: {reason}{advice}"
                     ) from error
-                await self._clock.sleep(self._backoff_s(attempt))
+                await self._clock.sleep(max(self._backoff_s(attempt), _ban_s(error)))
             else:
                 return
 
@@ -419,6 +421,11 @@ class Calibrator:
     def _backoff_s(self, failed: int) -> float:
         ceiling = min(BACKOFF_FIRST_S * 2.0 ** min(failed - 1, 10), BACKOFF_LAST_S)
         return ceiling * self._jitter.uniform(0.5, 1.0)
+
+
+def _ban_s(error: BaseException) -> float:
+    """For how long the exchange has asked to be left alone."""
+    return error.wait_s if isinstance(error, RateLimited) else 0.0
 
 
 def _one_line(error: BaseException) -> str:

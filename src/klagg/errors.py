@@ -43,11 +43,11 @@ class RequestRejected(ExchangeError):
 
 
 class RateLimited(ExchangeError):
-    """HTTP 429 or 418: no request may be sent before `retry_at_ms` (exchange time, UTC ms)."""
+    """HTTP 429 or 418: no request may be sent for `wait_s` more seconds."""
 
-    def __init__(self, message: str, *, retry_at_ms: int) -> None:
+    def __init__(self, message: str, *, wait_s: float) -> None:
         super().__init__(message)
-        self.retry_at_ms = retry_at_ms
+        self.wait_s = wait_s
 
 
 class MalformedMessage(ExchangeError):

@@ -107,10 +107,23 @@ def test_what_other_programs_used_counts() -> None:
 )
 @pytest.mark.parametrize("status", [418, 429])
 def test_a_ban_holds_everybody_back(headers: dict, body: bytes, waits_ms: int, status: int) -> None:
-    used = budget(100)
+    clock = ManualClock()
+    used = budget(100, clock)
     used.observe(headers, status, body, START_MS)
     assert used.wait_ms(1, Purpose.LIVE, START_MS) == waits_ms
+    clock.jump(waits_ms)
     assert used.wait_ms(1, Purpose.LIVE, START_MS + waits_ms) == 0
+
+
+def test_a_ban_before_the_time_is_known_holds_too() -> None:
+    clock = ManualClock()
+    used = budget(100, clock)
+    used.observe({"retry-after": "7"}, 429, b"", None)
+    assert used.banned_s == 7
+    used.observe({}, 418, b"banned until 1800000120000", None)
+    assert used.banned_s == 60, "the end of the ban cannot be told without the time: a minute"
+    clock.jump(60_000)
+    assert used.banned_s == 0
 
 
 async def test_waiters_go_in_turn_and_the_urgent_ones_first() -> None:
@@ -120,6 +133,7 @@ async def test_waiters_go_in_turn_and_the_urgent_ones_first() -> None:
 
     async def ask(name: str, weight: int, purpose: Purpose) -> None:
         await used.acquire(weight, purpose)
+        used.settle(weight)
         done.append(name)
 
     async with asyncio.TaskGroup() as tasks:

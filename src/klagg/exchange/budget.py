@@ -6,6 +6,7 @@ on this address) with what is still on its way.
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Mapping
 from enum import IntEnum
@@ -60,7 +61,7 @@ class WeightBudget:
         self._taken = 0
         self._reported = 0
         self._in_flight = 0
-        self._blocked_until_ms = 0
+        self._blocked_until_ns = 0
         self._turns = {purpose: asyncio.Lock() for purpose in Purpose}
 
     @property
@@ -74,9 +75,9 @@ class WeightBudget:
             self._limit = limit
 
     @property
-    def blocked_until_ms(self) -> int:
-        """Before this instant nothing may be sent (429 or 418); 0 if there was no such answer."""
-        return self._blocked_until_ms
+    def banned_s(self) -> float:
+        """For how long nothing may be sent (429 or 418). On the host's clock: a ban may come before the time is known."""
+        return max(self._blocked_until_ns - self._clock.monotonic_ns(), 0) / 1e9
 
     def rate(self, purpose: Purpose = Purpose.BACKFILL) -> int:
         """Weight per minute that this purpose may reach."""
@@ -89,8 +90,8 @@ class WeightBudget:
 
     def wait_ms(self, weight: int, purpose: Purpose, now_ms: int) -> int:
         """How long such a request must wait, by what is known now; 0 for not at all."""
-        if now_ms < self._blocked_until_ms:
-            return self._blocked_until_ms - now_ms
+        if (banned_s := self.banned_s) > 0:
+            return math.ceil(banned_s * 1_000)
         used = self.used(now_ms)
         # A request heavier than its purpose's share gets a minute that nothing else has used.
         if used + weight <= max(self.rate(purpose), weight if used == 0 else 0):
@@ -112,14 +113,19 @@ class WeightBudget:
         self._in_flight -= weight
         assert self._in_flight >= 0
 
-    def observe(self, headers: Mapping[str, str], status: int, body: bytes, now_ms: int) -> None:
-        """Take what an answer says of the weight used, and of a ban. `headers` must ignore case or be lower case."""
-        self._turn_window(now_ms)
-        used = headers.get(USED_WEIGHT_HEADER, "")
-        if used.isascii() and used.isdigit():
-            self._reported = max(self._reported, int(used))
+    def observe(self, headers: Mapping[str, str], status: int, body: bytes, now_ms: int | None) -> None:
+        """Take what an answer says of the weight used, and of a ban. `headers` must ignore case or be lower case.
+
+        `now_ms` None: the exchange's time is not known yet, so only a ban is understood.
+        """
+        if now_ms is not None:
+            self._turn_window(now_ms)
+            used = headers.get(USED_WEIGHT_HEADER, "")
+            if used.isascii() and used.isdigit():
+                self._reported = max(self._reported, int(used))
         if status in {418, 429}:
-            self._blocked_until_ms = max(self._blocked_until_ms, _retry_at_ms(headers, body, now_ms))
+            wait_ns = _ban_ms(headers, body, now_ms) * 1_000_000
+            self._blocked_until_ns = max(self._blocked_until_ns, self._clock.monotonic_ns() + wait_ns)
 
     async def acquire(self, weight: int, purpose: Purpose) -> None:
         """Wait for the turn of such a request (first come, first served within a purpose) and count it.
@@ -144,16 +150,16 @@ class WeightBudget:
             self._taken, self._reported = self._in_flight, 0
 
 
-def _retry_at_ms(headers: Mapping[str, str], body: bytes, now_ms: int) -> int:
-    """When a refused address may ask again: Retry-After, else the end of the ban in the text, else the next minute.
+def _ban_ms(headers: Mapping[str, str], body: bytes, now_ms: int | None) -> int:
+    """How long a refused address must not ask: Retry-After, else to the end of the ban in the text, else to the next minute.
 
-    Futures are not documented to send Retry-After. Two sources that disagree: the later one.
+    Futures are not documented to send Retry-After. Two sources that disagree: the longer one.
     """
     candidates = []
     retry_after = headers.get("retry-after", "")
     if retry_after.isascii() and retry_after.isdigit():
-        candidates.append(now_ms + int(retry_after) * 1_000)
-    if match := _BANNED_UNTIL.search(body):
-        candidates.append(int(match[1]))
-    plausible = [at_ms for at_ms in candidates if now_ms < at_ms <= now_ms + LONGEST_BAN_MS]
-    return max(plausible, default=(now_ms // MINUTE_MS + 1) * MINUTE_MS)
+        candidates.append(int(retry_after) * 1_000)
+    if now_ms is not None and (match := _BANNED_UNTIL.search(body)):
+        candidates.append(int(match[1]) - now_ms)
+    plausible = [wait_ms for wait_ms in candidates if 0 < wait_ms <= LONGEST_BAN_MS]
+    return max(plausible, default=MINUTE_MS if now_ms is None else MINUTE_MS - now_ms % MINUTE_MS)

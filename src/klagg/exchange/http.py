@@ -8,6 +8,7 @@
 | other 4xx | `RequestRejected` with the exchange's code |
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -126,7 +127,7 @@ class Http:
                 return parse(await self._settled(path, params, weight), asked_ms)
             except RateLimited as error:
                 refusals += 1
-                log.warning("rest.rate_limited", path=path, retry_at_ms=error.retry_at_ms, refusals=refusals)
+                log.warning("rest.rate_limited", path=path, wait_ms=int(error.wait_s * 1e3), refusals=refusals)
                 if refusals >= REFUSALS:
                     raise
             except (_Transient, MalformedMessage) as error:
@@ -145,11 +146,11 @@ class Http:
         Raises:
             ExchangeError: any of those of `get`; `RateLimited` without a request while a ban lasts.
         """
+        if self._budget.banned_s > 0:
+            raise self._rate_limited()
         now_ms = self._known_now_ms({})
         if now_ms is None:
             self._budget.take_unclocked(weight)
-        elif now_ms < self._budget.blocked_until_ms:
-            raise self._rate_limited(self._budget.blocked_until_ms)
         else:
             self._budget.take(weight, now_ms)
         try:
@@ -172,9 +173,7 @@ class Http:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _Transient(_cause(error)) from error
-        now_ms = self._known_now_ms(headers)
-        if now_ms is not None:
-            self._budget.observe(headers, status, body, now_ms)
+        self._budget.observe(headers, status, body, self._known_now_ms(headers))
         if status != 200:
             raise self._error(path, status, body)
         return body
@@ -183,7 +182,7 @@ class Http:
         """What an answer other than 200 means."""
         code, message = _error_of(body)
         if status in {418, 429}:
-            return self._rate_limited(self._budget.blocked_until_ms)
+            return self._rate_limited()
         if status == 451:
             return RestrictedLocation(
                 f"{self._endpoints.rest_url} does not serve this location (HTTP 451): {self._ways_out()}"
@@ -195,11 +194,12 @@ class Http:
             f"{self._endpoints.rest_url}{path} refused the request: {detail}", http_status=status, code=code
         )
 
-    def _rate_limited(self, retry_at_ms: int) -> RateLimited:
+    def _rate_limited(self) -> RateLimited:
+        wait_s = self._budget.banned_s
         return RateLimited(
             f"{self._endpoints.rest_url} has had too many requests from this address (HTTP 429 or 418): "
-            f"wait until {retry_at_ms} (UTC ms), or use fewer programs at once",
-            retry_at_ms=retry_at_ms,
+            f"wait {math.ceil(wait_s)} s, or use fewer programs at once",
+            wait_s=wait_s,
         )
 
     def _give_up(self, error: ExchangeError) -> NoReturn:

@@ -6,7 +6,7 @@ outside the range, or still running are left out and counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -48,7 +48,23 @@ def weight_of(market: Market, rows: int) -> int:
     return total
 
 
-_ROWS: Final = msgspec.json.Decoder(list[list[Any]])
+class _Row(msgspec.Struct, array_like=True):
+    """One row of an answer; what stands behind these elements is ignored."""
+
+    open_ms: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    close_ms: int
+    quote: str
+    trades: int
+    taker_volume: str
+    taker_quote: str
+
+
+_ROWS: Final = msgspec.json.Decoder(list[_Row])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,7 @@ def parse_rows(
         kept = off_grid = 0
         last_open_ms = -1
         for row in rows:
-            open_ms = _int(row[0])
+            open_ms = row.open_ms
             last_open_ms = max(last_open_ms, open_ms)
             if not start_ms <= open_ms < end_ms:
                 continue
@@ -95,13 +111,14 @@ def parse_rows(
             if end_of_row_ms > asked_ms:
                 continue
             settled = end_of_row_ms + SETTLE_MS <= asked_ms
-            fields = (row[1], row[2], row[3], row[4], row[5], row[7], row[9], row[10])
-            values = candle_fields(fields, _int(row[8]), price_scale, qty_scale)
+            prices, sums = (row.open, row.high, row.low, row.close), (row.volume, row.quote)
+            fields = (*prices, *sums, row.taker_volume, row.taker_quote)
+            values = candle_fields(fields, row.trades, price_scale, qty_scale)
             flags = int(Flag.CLOSED | Flag.VERIFIED) if settled else int(Flag.CLOSED)
             head = (0, interval.code, int(Origin.EXCHANGE), flags)
             candles[kept] = (*head, *values[:2], 0, open_ms, *values[2:], -1, -1)
             kept += 1
-    except (msgspec.MsgspecError, NumberError, TypeError, IndexError, UnicodeDecodeError, OverflowError) as error:
+    except (msgspec.MsgspecError, NumberError, UnicodeDecodeError, OverflowError) as error:
         raise MalformedMessage(f"a kline row of interval {interval} cannot be read ({error})") from error
     return KlinePage(candles[:kept].copy(), len(rows), last_open_ms, off_grid)
 
@@ -145,9 +162,3 @@ def candle_fields(texts: Sequence[str], trades: int, price_scale: int, qty_scale
 def join(pages: Sequence[Candles]) -> Candles:
     """Pages of candles in one array."""
     return np.concatenate(pages) if pages else no_candles()
-
-
-def _int(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no whole number")
-    return value
