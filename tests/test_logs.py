@@ -48,3 +48,13 @@ def test_console_is_for_reading() -> None:
     assert "tick.closed" in out.getvalue()
     assert "minute_ms=60000" in out.getvalue()
     assert "\x1b[" not in out.getvalue()
+
+
+def test_lines_go_to_what_stands_for_stderr_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.set_up("console")
+    live_view = io.StringIO()
+    monkeypatch.setattr("sys.stderr", live_view)
+    structlog.get_logger().info("market.live")
+    logging.getLogger("aiohttp").warning("late")
+    assert "market.live" in live_view.getvalue()
+    assert "late" in live_view.getvalue()

@@ -2,9 +2,23 @@
 
 import logging
 import sys
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, cast
 
 import structlog
+
+
+class _Stderr:
+    """Whatever stands for stderr when a line is written: a live view puts itself there, to show lines above itself."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -16,7 +30,7 @@ def set_up(
 
     Events of libraries that use the standard logging are warnings at least, and come the same way.
     """
-    out = stream or sys.stderr
+    out = cast("TextIO", stream or _Stderr())
     as_json = log_format == "json" or (log_format is None and not out.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
