@@ -189,7 +189,8 @@ class Http:
             )
         if status in {403, 408} or status >= 500 or status < 400:
             return _Transient(f"HTTP {status}" + (f": {message}" if message else ""))
-        detail = f"{message} (code {code}, HTTP {status})" if code is not None else f"HTTP {status}"
+        unlike_it = f"HTTP {status}, not as the exchange refuses: check --rest-url"
+        detail = f"{message} (code {code}, HTTP {status})" if code is not None else unlike_it
         return RequestRejected(
             f"{self._endpoints.rest_url}{path} refused the request: {detail}", http_status=status, code=code
         )
@@ -204,7 +205,9 @@ class Http:
 
     def _give_up(self, error: ExchangeError) -> NoReturn:
         if isinstance(error, MalformedMessage):
-            raise error
+            raise MalformedMessage(
+                f"{self._endpoints.rest_url}: {error}: is it the exchange's? check --rest-url"
+            ) from error
         raise ExchangeError(
             f"cannot get an answer from {self._endpoints.rest_url} ({error}): check the network, {self._ways_out()}"
         ) from error

@@ -59,6 +59,7 @@ class RestClient:
         session_factory: SessionFactory = open_session,
     ) -> None:
         self._market = endpoints.market
+        self._rest_url = endpoints.rest_url
         self._clock = clock
         self._now_ms = now_ms
         self._budget = budget
@@ -103,7 +104,9 @@ class RestClient:
         try:
             return TimeSample(sent_ns, received_ns, _TIME.decode(body).server_time)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise MalformedMessage(f"the exchange's time cannot be read ({error})") from error
+            raise MalformedMessage(
+                f"{self._rest_url}/time is answered by something else ({error}): is it the exchange's? check --rest-url"
+            ) from error
 
     async def symbol_list(self) -> SymbolList:
         """The symbol list; the budget takes its weight limit over.
