@@ -119,6 +119,19 @@ async def test_a_second_run_asks_for_nothing(bench):
     assert summary.skipped_days == 4
 
 
+async def test_an_interval_kept_since_is_folded_from_what_is_there(bench):
+    await bench.run(MONDAY - 7 * DAY_MS, names=("5m",))
+    asked = len(bench.rest.asked)
+    summary = await bench.run(MONDAY - 7 * DAY_MS, names=("15m", "1d", "1w"))
+    assert len(bench.rest.asked) == asked
+    assert len(await bench.read("15m")) == 10 * 96 + 20
+    days, weeks = await bench.read("1d"), await bench.read("1w")
+    assert days["trades"].tolist() == [1_440] * 10
+    assert weeks["open_ms"].tolist() == [MONDAY - 7 * DAY_MS]
+    assert summary.folded == 10 * 96 + 20 + 10 + 1
+    assert (await bench.run(MONDAY - 7 * DAY_MS, names=("15m",))).folded == 0
+
+
 async def test_only_the_missing_part_of_a_day_is_asked_for(bench):
     await bench.run(MONDAY + 3 * DAY_MS + 4 * HOUR_MS)
     bench.rest.asked.clear()

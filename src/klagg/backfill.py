@@ -196,6 +196,7 @@ class _Backfill:
         missing = await self._call(self._missing, day)
         if missing is None:
             self.summary.skipped_days += 1
+            await self._call(self._fold_lacking, day)
             return
         start_ms, end_ms = missing
         self.summary.requested_days += 1
@@ -272,6 +273,24 @@ class _Backfill:
                 numbers_changed=False,
             )
         self.summary.folded += len(refolded.candles)
+
+    def _fold_lacking(self, day: _Day) -> None:
+        """Fold the longer candles of a day whose minutes are all there, where some are not (an interval kept since)."""
+        store = self._thread.store
+        closed_upto_ms = store.closed_upto(self._market)
+        limit_ms = self._end_ms if closed_upto_ms is None else min(self._end_ms, closed_upto_ms)
+        for interval in self._intervals[1:]:
+            start_ms = max(interval.open_at(day.start_ms), 0)
+            end_ms = min(interval.open_at(limit_ms), day.end_ms)
+            expected = sum(1 for _ in interval.opens(start_ms, end_ms)) if start_ms < end_ms else 0
+            if expected > len(store.revisions(day.instrument_id, interval, start_ms, end_ms)):
+                break
+        else:
+            return
+        span = Span(day.instrument_id, day.start_ms, day.end_ms)
+        self.summary.folded += len(
+            refold(store, [span], self._intervals, closed_upto_ms, numbers_changed=False).candles
+        )
 
     def _write(self, instrument_id: int, rows: Candles) -> None:
         if len(rows):

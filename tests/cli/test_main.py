@@ -47,6 +47,11 @@ def _quiet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("replay", "no file is given"),
         ("backfill --from ftp", "--from ftp"),
         ("status --db mongodb://x/y", "unknown database scheme 'mongodb'"),
+        ("audit --repair --db x.db", "klagg audit comes with a later version; until then: klagg run compares"),
+        ("serve", "klagg serve comes with a later version"),
+        ("tail --json", "klagg tail comes with a later version"),
+        ("doctor", "klagg doctor comes with a later version"),
+        ("connect ccxt", "klagg connect comes with a later version"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(

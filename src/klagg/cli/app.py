@@ -10,6 +10,7 @@ from klagg.cli.check import check
 from klagg.cli.demo import demo
 from klagg.cli.exchange import exchange
 from klagg.cli.export import export
+from klagg.cli.later import INSTEAD, later
 from klagg.cli.replay import replay
 from klagg.cli.run import run
 from klagg.cli.status import status
@@ -43,4 +44,6 @@ config.command(config_commands.show)
 config.command(config_commands.schema)
 app.command(config)
 app.command(bench, group=TOOLS)
+for name in INSTEAD:
+    app.command(later(name), name=name, show=False)
 app.register_install_completion_command(name="install-completion", group=TOOLS, add_to_startup=False)

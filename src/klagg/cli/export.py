@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from klagg.cli.options import CommonDb, End, Market1, Start, flag, host_now_ms, load_settings, market_flag
 from klagg.errors import UsageError
 
-FOREVER_MS = 253_402_300_800_000
-"""The year 10000: the end of a range that has none."""
+FOREVER_MS = 253_402_300_799_000
+"""The last second of the year 9999: the end of a range that has none."""
 
 
 def export(

@@ -39,6 +39,8 @@ def commands() -> Iterator[tuple[str, App]]:
         if name.startswith("-"):
             continue
         command = app[name]
+        if not command.show:
+            continue
         below = [inner for inner in command if not inner.startswith("-")]
         if not below:
             yield f"klagg {name}", command

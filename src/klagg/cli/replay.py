@@ -1,7 +1,6 @@
 """`klagg replay`."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +31,13 @@ def replay(
     from klagg.archive import open_trades
     from klagg.config import parse_symbol
     from klagg.replay import replay as replay_files
-    from klagg.store import open_store
+    from klagg.store import filling
 
     chosen = settings.one_market
     named = None if symbol is None else parse_symbol(symbol, chosen)
     for file in files:
         open_trades(file, market=chosen, symbol=named)  # what is no recording is said before a database is made
-    with closing(open_store(settings.db, mode="create")) as store, progress_bar("files") as tell:
+    with filling(settings.db) as store, progress_bar("files") as tell:
 
         def progress(done: int, total: int, trades: int) -> None:
             if tell is not None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from klagg.backfill import BackfillSummary, FileSummary, Progress, backfill, backfill_files, prepare
 from klagg.clock import Calibrator, Clock, ExchangeClock, ScaledClock, SystemClock
 from klagg.config import Settings, parse_range_ms
-from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget
+from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.rest import RestClient
 from klagg.model import Market, Status
-from klagg.store import open_store
+from klagg.store import filling, open_store
 from klagg.store.thread import StoreThread
 
 
@@ -35,7 +35,9 @@ async def _by_rest(settings: Settings, start: str, end: str | None, progress: Pr
     def now_or_zero_ms() -> int:
         return exchange_clock.now_ms() if exchange_clock.is_valid() else 0
 
-    budget = WeightBudget(DEFAULT_LIMITS[market], clock=clock, now_ms=now_or_zero_ms)
+    budget = WeightBudget(
+        DEFAULT_LIMITS[market], clock=clock, now_ms=now_or_zero_ms, shares=shares(settings.weight_share)
+    )
     endpoints = for_market(market, settings.rest_urls.get(market), settings.ws_urls.get(market))
     async with RestClient(endpoints, clock=clock, now_ms=now_or_zero_ms, budget=budget) as rest:
         calibrator = Calibrator(clock, exchange_clock, rest.server_time)
@@ -79,8 +81,5 @@ def backfill_from_files(settings: Settings, files: Sequence[Path], symbol: str |
 
     """
     market: Market = settings.one_market
-    store = open_store(settings.db, mode="create")
-    try:
+    with filling(settings.db) as store:
         return backfill_files(store, files, market=market, intervals=settings.interval_set, at_ms=at_ms, symbol=symbol)
-    finally:
-        store.close()

@@ -1,8 +1,13 @@
 """The durable store: candles under guard, instruments, ownership.
 
-`open_store` is the way in. The store is synchronous; `klagg.store.thread.StoreThread` keeps it off the event loop.
+`open_store` is the way in, `filling` for commands that bring candles and end. The store is synchronous;
+`klagg.store.thread.StoreThread` keeps it off the event loop.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from klagg.errors import KlaggError
 from klagg.store.candles import UNVERIFIED
 from klagg.store.claims import LEASE_MS, Claim
 from klagg.store.database import Mode, Synchronous, open_database
@@ -25,6 +30,7 @@ __all__ = [
     "StoredInstrument",
     "Synchronous",
     "WriteResult",
+    "filling",
     "open_store",
     "parse_db_url",
 ]
@@ -42,3 +48,33 @@ def open_store(url: str, *, mode: Mode, synchronous: Synchronous = "NORMAL") -> 
 
     """
     return SqliteStore(open_database(parse_db_url(url), mode, synchronous))
+
+
+@contextmanager
+def filling(url: str) -> Iterator[SqliteStore]:
+    """A database to fill, made where there is none; one made here goes again if an error leaves it without any instrument.
+
+    Raises:
+        UsageError | StoreError: as `open_store`.
+
+    """
+    path = parse_db_url(url)
+    is_new = not path.exists()
+    store = open_store(url, mode="create")
+    try:
+        yield store
+    except BaseException:
+        is_new = is_new and _is_empty(store)
+        store.close()
+        if is_new:
+            for suffix in ("-wal", "-shm", ""):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        raise
+    store.close()
+
+
+def _is_empty(store: SqliteStore) -> bool:
+    try:
+        return not store.instruments()
+    except KlaggError:
+        return False
