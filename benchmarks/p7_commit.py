@@ -26,12 +26,12 @@ MILLI = 1e3
 ROWS = SYMBOLS * len(DEFAULT_INTERVALS)
 
 HOW = f"""
-`StoreThread.commit` of {ROWS:,} closed candles ({SYMBOLS} symbols, 7 intervals, each time the next candle of every series), from
-the call on the event loop to its result, on a fresh SQLite database in WAL mode, `synchronous=NORMAL`. With every
-{CHECKPOINT_EVERY}th commit a checkpoint begins on another thread. "A whole tick" adds what the service commits with them: the open candle of
-every series and the last trade of every symbol. The limit is the standard `sqlite3` alone: `executemany` of the same rows, already tuples, by `INSERT OR
-REPLACE` into a table of the same columns and key without any index, guard, claim or thread, with the same pragmas, and its checkpoints
-between the commits. The three take turns.
+`StoreThread.commit` of {ROWS:,} closed candles ({SYMBOLS} symbols, 7 intervals, each time the next candle of every series),
+from the call on the event loop to its result, on a fresh SQLite database in WAL mode, `synchronous=NORMAL`. With every
+{CHECKPOINT_EVERY}th commit a checkpoint begins on another thread. "A whole tick" adds what the service commits with them:
+the open candle of every series and the last trade of every symbol. The limit is the standard `sqlite3` alone: `executemany`
+of the same rows, already tuples, by `INSERT OR REPLACE` into a table of the same columns and key without any index, guard,
+claim or thread, with the same pragmas, and its checkpoints between the commits. The three take turns.
 """
 
 
