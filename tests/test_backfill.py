@@ -218,3 +218,16 @@ def test_a_broken_archive_file_leaves_nothing(shared_data, tmp_path):
         backfill_files(store, [path], market=Market.USDM, intervals=parse_intervals([]), at_ms=0)
     assert store.instruments(Market.USDM) == []
     store.close()
+
+
+async def test_an_earlier_start_folds_what_the_running_candles_had_brought(bench):
+    """The pieces before a history's start are minutes too: their parents are there, at once and after a longer backfill."""
+    await bench.own(int(bench.rest.minutes["open_ms"][-1]) + MINUTE_MS)
+    start_ms = MONDAY + 2 * DAY_MS + 7 * HOUR_MS + 50 * MINUTE_MS
+    for begin_ms in (start_ms, start_ms - 2 * HOUR_MS):
+        await bench.run(begin_ms)
+        minutes, fives = await bench.read("1m"), await bench.read("5m")
+        assert minutes["open_ms"][0] <= begin_ms
+        assert np.diff(minutes["open_ms"]).max() == MINUTE_MS
+        assert fives["open_ms"][0] == minutes["open_ms"][0]
+        assert np.diff(fives["open_ms"]).max() == 5 * MINUTE_MS

@@ -202,6 +202,8 @@ class _Backfill:
         self.summary.requested_days += 1
         rows = await self._klines(day.instrument_id, MINUTE, start_ms, end_ms)
         await self._call(self._bring, day.instrument_id, rows, start_ms, end_ms)
+        if (start_ms, end_ms) != (day.start_ms, day.end_ms):
+            await self._call(self._fold_lacking, day)
 
     async def _klines(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Candles:
         instrument = self._instruments[instrument_id]
@@ -248,7 +250,7 @@ class _Backfill:
                 rows = await self._klines(instrument_id, interval, from_ms, to_ms)
                 found.append(rows)
                 if interval in self._intervals:
-                    await self._call(self._write, instrument_id, rows)
+                    await self._call(self._bring, instrument_id, rows, from_ms, to_ms)
                 from_ms = to_ms
         return np.concatenate(found) if found else no_candles()
 
