@@ -42,6 +42,15 @@ SHARES: Final = {Purpose.LIVE: 0.95, Purpose.REPAIR: 0.9, Purpose.BACKFILL: 0.8}
 urgent ones, and 5 % the reserve for the error of our clock against theirs at the turn of the minute."""
 
 
+def shares(of_limit: float) -> dict[Purpose, float]:
+    """The shares where backfill and repair together may use up so much of the limit; repair goes before backfill."""
+    return {
+        Purpose.LIVE: SHARES[Purpose.LIVE],
+        Purpose.REPAIR: min(of_limit, SHARES[Purpose.REPAIR]),
+        Purpose.BACKFILL: min(of_limit * 0.9, SHARES[Purpose.BACKFILL]),
+    }
+
+
 class WeightBudget:
     """Weight used in the running minute, and bans."""
 

@@ -139,6 +139,7 @@ class Discovery:
         self._market = endpoints.market
         self._source = source
         self._clock = clock
+        self._now_ms = now_ms
         self._refresh_s = refresh_s
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._known = {instrument.symbol: instrument for instrument in known}
@@ -151,7 +152,8 @@ class Discovery:
             f"{endpoints.market.value}-discovery",
             endpoints.ws_url,
             self,
-            settings=replace(defaults, heartbeat="", heartbeat_mark=b""),
+            # By the name of its stream: the arrays that are wanted here carry the usual mark too.
+            settings=replace(defaults, heartbeat_mark=defaults.heartbeat.encode()),
             clock=clock,
             now_ms=now_ms,
             gate=gate or ConnectGate(clock),
@@ -235,15 +237,29 @@ class Discovery:
         before = self.last_price.get(symbol)
         at_ms = ticker.E or recv_ms
         self.last_price[symbol] = LastPrice(mantissa, scale, at_ms)
-        if before is not None and (before.mantissa, before.scale) != (mantissa, scale):
+        moved = before is not None and (before.mantissa, before.scale) != (mantissa, scale)
+        if moved:
             self._traded_ms[symbol] = at_ms
-        if symbol not in self._known:
+        if self._is_news(symbol, moved=moved):
             now_ns = self._clock.monotonic_ns()
             asked_ns = self._asked_ns.get(symbol)
             if asked_ns is None or now_ns - asked_ns > QUIET_UNKNOWN_S * 1e9:
                 self._asked_ns[symbol] = now_ns
                 log.info("symbols.unknown", market=self._market.value, symbol=symbol)
                 self._news.set()
+
+    def _is_news(self, symbol: str, *, moved: bool) -> bool:
+        """Whether the list is to be fetched for a symbol's price: it is unknown, or it trades although it should not."""
+        known = self._known.get(symbol)
+        return known is None or known.status is Status.PENDING or (moved and known.status is Status.RETIRED)
+
+    def _next_fetch_s(self) -> float:
+        """The pause to the next fetch that nothing asks for: at the latest when a listing that is known is due."""
+        now_ms = self._now_ms()
+        due_ms = [
+            one.listed_ms for one in self._known.values() if one.status is Status.PENDING and one.listed_ms > now_ms
+        ]
+        return min([self._refresh_s, *((at_ms - now_ms) / 1e3 + LEAST_REFRESH_S / 5 for at_ms in due_ms)])
 
     # The list
 
@@ -264,7 +280,7 @@ class Discovery:
             await self._clock.sleep(LEAST_REFRESH_S)
 
     async def _wait_for_news(self) -> None:
-        timer = asyncio.ensure_future(self._clock.sleep(self._refresh_s))
+        timer = asyncio.ensure_future(self._clock.sleep(self._next_fetch_s()))
         news = asyncio.ensure_future(self._news.wait())
         try:
             await asyncio.wait((timer, news), return_when=asyncio.FIRST_COMPLETED)

@@ -17,7 +17,7 @@ from klagg.exchange.endpoints import Endpoints
 from klagg.exchange.http import Http, Params, SessionFactory, open_session
 from klagg.exchange.symbols import SymbolList, parse_exchange_info
 from klagg.interval import MONTH_STEP, Interval
-from klagg.model import TRADE, Candles, Instrument, Market, TradeKind, Trades
+from klagg.model import TRADE, Candles, Instrument, Market, Status, TradeKind, Trades
 
 log = structlog.get_logger()
 
@@ -66,6 +66,7 @@ class RestClient:
         self._http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, session_factory=session_factory)
         # Time is asked for by a connection of its own, so that its round trip is never spent behind a backfill.
         self._time_http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, session_factory=session_factory)
+        self._unknown_statuses: frozenset[str] = frozenset()
         self.off_grid_rows = 0
         """Kline rows left out because no candle of their interval opens there."""
 
@@ -121,6 +122,14 @@ class RestClient:
         weight = EXCHANGE_INFO_WEIGHT[self._market]
         symbols = await self._http.get("/exchangeInfo", {}, parse, weight=weight, purpose=Purpose.LIVE)
         self._budget.set_limit(symbols.weight_limit)
+        if symbols.unknown_statuses - self._unknown_statuses:
+            self._unknown_statuses |= symbols.unknown_statuses
+            log.warning(
+                "symbols.unknown_status",
+                market=self._market.value,
+                statuses=sorted(symbols.unknown_statuses),
+                taken_as=Status.HALTED.value,
+            )
         return symbols
 
     async def instruments(self) -> list[Instrument]:

@@ -70,6 +70,11 @@ class TradeStreams:
         """The symbols in sight."""
         return frozenset(symbol for group in self._groups for symbol in group.lane.sighted)
 
+    @property
+    def slots_in_sight(self) -> frozenset[int]:
+        """The engine's rows of the symbols in sight."""
+        return frozenset(slot for group in self._groups for slot in group.slots())
+
     def stats(self) -> list[LaneStats]:
         """How each connection fares."""
         return [group.lane.stats() for group in self._groups]

@@ -73,11 +73,15 @@ class _ExchangeInfo(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class SymbolList:
-    """What `exchangeInfo` holds: instruments, the weight limit per minute (0 if it says none), rows left out by reason."""
+    """What `exchangeInfo` holds: instruments, the weight limit per minute (0 if it says none), rows left out by reason.
+
+    `unknown_statuses` are those that klagg takes as HALTED because it does not know them.
+    """
 
     instruments: list[Instrument]
     weight_limit: int
     left_out: dict[str, int]
+    unknown_statuses: frozenset[str]
 
 
 _INFO_DECODER: Final = msgspec.json.Decoder(_ExchangeInfo)
@@ -113,11 +117,7 @@ def parse_exchange_info(body: bytes, market: Market) -> SymbolList:
         if row.status not in STATUSES[market]:
             unknown.add(row.status)
         instruments.append(instrument)
-    if unknown:
-        log.warning(
-            "symbols.unknown_status", market=market.value, statuses=sorted(unknown), taken_as=Status.HALTED.value
-        )
-    return SymbolList(instruments, _weight_limit(info.rate_limits), left_out)
+    return SymbolList(instruments, _weight_limit(info.rate_limits), left_out, frozenset(unknown))
 
 
 def _is_coin_margined(row: _Symbol) -> bool:

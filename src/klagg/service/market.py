@@ -3,46 +3,57 @@
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import structlog
 
-from klagg.backfill import backfill
+from klagg.backfill import Progress, backfill
 from klagg.clock import Calibrator, Clock, ExchangeClock, Margin, MinuteTicker
 from klagg.config.settings import Settings
-from klagg.errors import ExchangeError, KlaggError, RestrictedLocation
-from klagg.exchange.budget import Purpose, WeightBudget
-from klagg.exchange.discovery import Changed, Discovery, Listed, Retired
+from klagg.errors import ExchangeError, StoreError, StoreUnavailable, UsageError
+from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
+from klagg.exchange.discovery import Discovery
 from klagg.exchange.endpoints import for_market
+from klagg.exchange.klines import SETTLE_MS
+from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
-from klagg.interval import MINUTE_MS
-from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status, no_candles, virtual_shard
+from klagg.interval import HOUR_MS, MINUTE, MINUTE_MS
+from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
+from klagg.service.listings import Listings
+from klagg.service.prices import seeds_by_rest
 from klagg.service.recent import Recent
-from klagg.service.shard import Seed, ShardCore, seeds_of, seeds_of_closed
+from klagg.service.shard import ShardCore, seeds_of, seeds_of_closed
 from klagg.service.ticks import Boundary
 from klagg.service.worker import Worker
-from klagg.store import Claim
+from klagg.store import Claim, StoredInstrument
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
 
 FILL_DEADLINE_S: Final = 20.0
 """How long a start waits for the minutes since the last run before it goes live; the rest is repaired while it runs."""
-PRICE_LOOKBACK_MS: Final = 60 * MINUTE_MS
-PRICE_REQUESTS_AT_ONCE: Final = 8
+LAST_FLUSH_S: Final = 10.0
+"""Real seconds that the end waits for the database."""
 RENEW_LEASE_S: Final = 5.0
 RETRY_S: Final = 5.0
+REFUSED_RETRY_MS: Final = 300_000
+LEAST_HISTORY_MS: Final = HOUR_MS
+"""Fetched even of a newcomer without `--history`: what passed between its listing and its discovery."""
 COUNT_S: Final = 3.0
 UNVERIFIED_SHOWN: Final = 10_000
 """Counting stops here: more than this is simply much."""
-DEFAULT_LIMITS: Final = {Market.SPOT: 6000, Market.USDM: 2400}
-"""The weight a minute that the exchange documents, until its own list has said it."""
+NAMED: Final = 10
+"""Symbols named in one message."""
+FEW: Final = 5
+"""So many symbols may leave the list of a small market at once."""
 
 
 def owner_name() -> str:
@@ -67,7 +78,9 @@ class MarketService:
         self.recent = Recent(self._now_or_zero)
         self.margin = Margin.of(market, settings.margin)
         endpoints = for_market(market, settings.rest_urls.get(market), settings.ws_urls.get(market))
-        self.budget = WeightBudget(DEFAULT_LIMITS[market], clock=clock, now_ms=self._now_or_zero)
+        self.budget = WeightBudget(
+            DEFAULT_LIMITS[market], clock=clock, now_ms=self._now_or_zero, shares=shares(settings.weight_share)
+        )
         self.rest = RestClient(endpoints, clock=clock, now_ms=self._now_or_zero, budget=self.budget)
         self.claim: Claim | None = None
         self.workers: list[Worker] = []
@@ -82,9 +95,8 @@ class MarketService:
         self._store = store
         self._streams: list[TradeStreams] = []
         self._calibrator = Calibrator(clock, self.exchange_clock, self.rest.server_time)
-        self._known: dict[str, int] = {}
-        self._instruments: dict[str, Instrument] = {}
-        self._unpriced: dict[str, Instrument] = {}
+        self._gate = ConnectGate(clock)
+        self._left_since: dict[str, int] = {}
 
     def _now_or_zero(self) -> int:
         return self.exchange_clock.now_ms() if self.exchange_clock.age_ms != float("inf") else 0
@@ -102,124 +114,173 @@ class MarketService:
     # Start
 
     async def start(self) -> None:
-        """Calibrate, claim, subscribe and buffer, load, close up to now: everything but the live tasks.
+        """Calibrate, claim, load: everything that must be before the streams and the live tasks.
 
         Raises:
             KlaggError: what stands in the way, in one line.
         """
         await self._calibrator.start()
         listed = await self.rest.instruments()
-        names = set(self.filter.resolve(instrument.symbol for instrument in listed if is_active(instrument)))
-        chosen = [instrument for instrument in listed if instrument.symbol in names]
-        call, store = self._store.call, self._store.store
-        claim = await call(
+        chosen = self._choose(listed)
+        store = self._store.store
+        claim = await self._store.call(
             store.claim,
             self.market,
             owner=owner_name(),
             now_ms=self.now_ms,
             take_over=self.settings.take_over,
         )
-        await call(store.set_intervals, self.market, self.intervals)
-        self._known = await call(store.put_instruments, chosen, self.now_ms)
         self.claim = claim
+        await self._store.call(store.set_intervals, self.market, self.intervals)
+        before = {one.instrument.symbol: one for one in await self._store.call(store.instruments, self.market)}
+        left = self._left(before.values(), listed)
+        ids = await self._store.call(store.put_instruments, [*chosen, *left], self.now_ms)
         log.info("market.claimed", market=self.market.value, epoch=claim.epoch, symbols=len(chosen))
-        self._instruments = {instrument.symbol: instrument for instrument in chosen}
-        await self._load(chosen, claim)
+        again = {i.symbol for i in chosen if i.symbol in before and before[i.symbol].retired_ms is not None}
+        await self._load(listed, chosen, left, again, ids, claim)
 
-    async def _load(self, chosen: Sequence[Instrument], claim: Claim) -> None:
+    def _choose(self, listed: Sequence[Instrument]) -> list[Instrument]:
+        """The wanted symbols that candles are made of now.
+
+        Raises:
+            UsageError: a name is not known, a glob matches nothing, or none of the wanted symbols trades.
+        """
+        names = set(self.filter.resolve(instrument.symbol for instrument in listed))
+        wanted = [instrument for instrument in listed if instrument.symbol in names]
+        chosen = [instrument for instrument in wanted if is_active(instrument)]
+        if not chosen:
+            states = ", ".join(f"{i.symbol} {i.native_status or i.status.value}" for i in wanted[:NAMED])
+            raise UsageError(f"no symbol to run on market {self.market.value} trades now ({states}): choose others")
+        if not self.filter.wants_all and len(chosen) < len(wanted):
+            idle = [instrument.symbol for instrument in wanted if not is_active(instrument)]
+            log.info("market.not_trading", market=self.market.value, count=len(idle), symbols=idle[:NAMED])
+        return chosen
+
+    def _left(self, before: Iterable[StoredInstrument], listed: Sequence[Instrument]) -> list[Instrument]:
+        """The stored symbols that have left trading for good, or the list, since the last run."""
+        now = {instrument.symbol: instrument for instrument in listed}
+        known = [
+            one.instrument for one in before if one.retired_ms is None and self.filter.wants(one.instrument.symbol)
+        ]
+        left = [
+            replace(now.get(one.symbol, one), status=Status.RETIRED)
+            for one in known
+            if one.symbol not in now or now[one.symbol].status is Status.RETIRED
+        ]
+        if len(left) > max(len(known) // 2, FEW):
+            # Half a market does not retire while nobody looks; a list that says so is not believed.
+            log.error("symbols.list_shrunk", market=self.market.value, listed=len(listed), known=len(known))
+            return []
+        for instrument in left:
+            log.info("symbol.retired", market=self.market.value, symbol=instrument.symbol, last_tick_ms=0)
+        return left
+
+    async def _load(
+        self,
+        listed: Sequence[Instrument],
+        chosen: Sequence[Instrument],
+        left: Sequence[Instrument],
+        again: AbstractSet[str],
+        ids: dict[str, int],
+        claim: Claim,
+    ) -> None:
+        """Seed the engine from the store, and symbols that it does not know from the exchange's last close."""
         self.phase = "loading"
-        names = {self._known[i.symbol]: i.symbol for i in chosen}
         store = self._store.store
         newest = await self._store.call(store.newest, self.market, self.intervals)
         closed = await self._store.call(store.newest_closed, self.market, self.intervals)
-        seeds = seeds_of_closed(closed.instrument_ids, closed.candles)
-        seeds.update(
-            seeds_of(
-                newest.instrument_ids,
-                newest.candles,
-                newest.last_trade_instrument_ids,
-                newest.last_trades,
-                names,
-            )
+        stored = seeds_of_closed(closed.instrument_ids, closed.candles)
+        self._left_since = {
+            one.symbol: stored[ids[one.symbol]].boundary_ms for one in left if ids[one.symbol] in stored
+        }
+        names = {ids[instrument.symbol]: instrument.symbol for instrument in chosen}
+        stored.update(
+            seeds_of(newest.instrument_ids, newest.candles, newest.last_trade_instrument_ids, newest.last_trades, names)
         )
+        # A symbol that had retired begins another life: nothing is made for the time between.
+        seeds = {
+            names[number]: seed for number, seed in stored.items() if number in names and names[number] not in again
+        }
         boundary_ms = self.exchange_clock.last_boundary_ms()
         self.boundary = Boundary(boundary_ms)
-        shards = [range(n, VIRTUAL_SHARDS, self.settings.workers) for n in range(self.settings.workers)]
+        self._discovery = Discovery(
+            self._endpoints,
+            self.rest,
+            clock=self._clock,
+            now_ms=lambda: self.now_ms,
+            known=listed,
+            settings=self._stream_settings(),
+            gate=self._gate,
+        )
+        for number in range(self.settings.workers):
+            self._hire(number, claim)
+        self.listings = Listings(
+            self.market,
+            self.filter,
+            ids=ids,
+            instruments={instrument.symbol: instrument for instrument in (*chosen, *left)},
+            workers=list(zip(self.workers, self._streams, strict=True)),
+            discovery=self._discovery,
+            rest=self.rest,
+            store=self._store,
+            clock=self._clock,
+            now_ms=lambda: self.now_ms,
+            recent=self.recent,
+        )
         self.repairer = Repairer(
             self.market,
             self.rest,
             self._store,
-            self._repairable,
+            self.listings.by_id,
             now_ms=lambda: self.now_ms,
             clock=self._clock,
             intervals=self.intervals,
             on_repaired=self._take_repaired,
         )
-        for number, owned in enumerate(shards):
-            core = ShardCore(self.market, owned, claim, self.intervals, bound_bytes=self.settings.memory_bytes)
-            streams = TradeStreams(
-                self._endpoints, clock=self._clock, now_ms=lambda: self.now_ms, settings=self._stream_settings()
-            )
-            self._streams.append(streams)
-            self.workers.append(
-                Worker(
-                    f"{self.market.value}-{number}",
-                    core,
-                    streams.inbox,
-                    clock=self._clock,
-                    now_ms=lambda: self.now_ms,
-                    boundary=self.boundary,
-                    margin=self.margin,
-                    commit=self._store.commit,
-                    verified=self._fold_verified,
-                    given_up=self._given_up,
-                    recent=self.recent,
-                    stall_ms=self.settings.loop_watchdog_ms,
-                )
-            )
-        missing = [i for i in chosen if self._known[i.symbol] not in seeds]
-        prices = await self._prices(missing, boundary_ms)
+        new = [instrument for instrument in chosen if instrument.symbol not in seeds]
+        seeds.update(await seeds_by_rest(self.rest, new, boundary_ms, self.recent))
         for instrument in chosen:
-            instrument_id = self._known[instrument.symbol]
-            seed = seeds.get(instrument_id) or prices.get(instrument.symbol)
-            if seed is None:
-                self._unpriced[instrument.symbol] = instrument
+            if instrument.symbol in seeds:
+                self.listings.seed(instrument, seeds[instrument.symbol])
             else:
-                self._worker_of(instrument.symbol).core.seed(instrument, instrument_id, seed)
+                self.listings.waiting[instrument.symbol] = instrument
         log.info(
             "market.loaded",
             market=self.market.value,
-            restored=len(chosen) - len(missing),
-            new=len(missing),
-            unpriced=len(self._unpriced),
+            restored=len(chosen) - len(new),
+            new=len(new),
+            unpriced=len(self.listings.waiting),
         )
 
-    async def _prices(self, instruments: Sequence[Instrument], boundary_ms: int) -> dict[str, Seed]:
-        """The close before the boundary of symbols that the store does not know, as the exchange has it."""
-        gate = asyncio.Semaphore(PRICE_REQUESTS_AT_ONCE)
-        seeds: dict[str, Seed] = {}
-
-        async def ask(instrument: Instrument) -> None:
-            async with gate:
-                rows = await self.rest.klines(
-                    instrument.symbol,
-                    self.intervals[0],
-                    start_ms=boundary_ms - PRICE_LOOKBACK_MS,
-                    end_ms=boundary_ms,
-                    price_scale=instrument.price_scale,
-                    qty_scale=instrument.qty_scale,
-                    purpose=Purpose.LIVE,
-                )
-            if len(rows):
-                last = rows[-1]
-                seeds[instrument.symbol] = Seed(
-                    boundary_ms, int(last["close"]), int(last["price_scale"]), rows[:0], None, known=False
-                )
-
-        async with asyncio.TaskGroup() as tasks:
-            for instrument in instruments:
-                tasks.create_task(ask(instrument))
-        return seeds
+    def _hire(self, number: int, claim: Claim) -> None:
+        """A worker for every n-th virtual shard, with its own streams."""
+        owned = range(number, VIRTUAL_SHARDS, self.settings.workers)
+        core = ShardCore(self.market, owned, claim, self.intervals, bound_bytes=self.settings.memory_bytes)
+        streams = TradeStreams(
+            self._endpoints,
+            clock=self._clock,
+            now_ms=lambda: self.now_ms,
+            settings=self._stream_settings(),
+            gate=self._gate,
+        )
+        streams.traded_ms = self._discovery.traded_ms
+        self._streams.append(streams)
+        self.workers.append(
+            Worker(
+                f"{self.market.value}-{number}",
+                core,
+                streams,
+                clock=self._clock,
+                now_ms=lambda: self.now_ms,
+                boundary=self.boundary,
+                margin=self.margin,
+                commit=self._store.commit,
+                verified=self._fold_verified,
+                given_up=self._given_up,
+                recent=self.recent,
+                stall_ms=self.settings.loop_watchdog_ms,
+            )
+        )
 
     def _stream_settings(self) -> StreamSettings:
         return replace(
@@ -228,15 +289,13 @@ class MarketService:
             renew_after_s=self.settings.renew_hours * 3_600,
         )
 
-    def _worker_of(self, symbol: str) -> Worker:
-        return self.workers[virtual_shard(self.market, symbol) % len(self.workers)]
-
     # Live
 
     async def run(self) -> None:
         """Run until cancelled; `start` has been done."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._calibrator.run())
+            tasks.create_task(self._discovery.run())
             for streams, worker in zip(self._streams, self.workers, strict=True):
                 await streams.add(worker.core.slots)
                 tasks.create_task(streams.run())
@@ -250,7 +309,7 @@ class MarketService:
             log.info("market.live", market=self.market.value, symbols=self.symbols, boundary_ms=self.boundary_ms)
             self.live.set()
             tasks.create_task(self.repairer.run())
-            tasks.create_task(self._discover())
+            tasks.create_task(self.listings.run())
             tasks.create_task(self._requeries())
             tasks.create_task(self._history())
             tasks.create_task(self._count_unverified())
@@ -273,9 +332,14 @@ class MarketService:
     async def _fill(self) -> None:
         """Fetch the minutes since the last run before going live, as far as the deadline allows."""
         self.phase = "fetching the minutes since the last run"
+        for symbol, since_ms in self._left_since.items():
+            delivery_ms = int(self.listings.instruments[symbol].extra.get("delivery_ms", 0))
+            end_ms = MINUTE.open_at(delivery_ms) if since_ms < delivery_ms < self.boundary_ms else self.boundary_ms
+            if since_ms < end_ms:
+                self.repairer.fetch(symbol, since_ms, end_ms)
         try:
             await self.repairer.fill(FILL_DEADLINE_S)
-        except ExchangeError as error:
+        except (ExchangeError, StoreUnavailable) as error:
             self.recent.note("repair.failed", str(error))
 
     async def _tick(self) -> None:
@@ -289,7 +353,11 @@ class MarketService:
         while True:
             await self._clock.sleep(RENEW_LEASE_S)
             assert self.claim is not None
-            await self._store.call(self._store.store.renew, self.claim, self.now_ms)
+            try:
+                await self._store.call(self._store.store.renew, self.claim, self.now_ms)
+            except StoreUnavailable as error:
+                # The database is away; if another takes over meanwhile, the fence of the next write tells.
+                self.recent.note("store.renew_failed", str(error))
 
     async def _requeries(self) -> None:
         """Have minutes that a trade came too late for compared with the exchange."""
@@ -303,16 +371,14 @@ class MarketService:
         """Keep the number that people are shown; it is the length of the repair queue."""
         store = self._store.store
         while True:
-            queue = await self._store.call(
-                store.unverified, self.market, before_ms=self.boundary_ms, urgent=None, limit=UNVERIFIED_SHOWN
-            )
-            self.unverified = len(queue)
+            with suppress(StoreUnavailable):
+                queue = await self._store.call(
+                    store.unverified, self.market, before_ms=self.boundary_ms, urgent=None, limit=UNVERIFIED_SHOWN
+                )
+                self.unverified = len(queue)
             await self._clock.sleep(COUNT_S)
 
     # What repair and comparison bring
-
-    def _repairable(self) -> dict[int, Instrument]:
-        return {self._known[symbol]: instrument for symbol, instrument in self._instruments.items()}
 
     async def _take_repaired(
         self, instrument_ids: Ints, candles: Candles, base_ids: Ints, bases: Candles, upto_ms: int
@@ -329,100 +395,63 @@ class MarketService:
         for gap in gaps:
             self.repairer.fetch(gap.symbol, gap.start_ms, gap.end_ms)
 
-    # Symbols that come and go
-
-    async def _discover(self) -> None:
-        discovery = Discovery(
-            self._endpoints, self.rest, clock=self._clock, now_ms=lambda: self.now_ms, known=self._instruments.values()
-        )
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(discovery.run())
-            async for event in discovery.events():
-                try:
-                    if isinstance(event, Listed):
-                        await self._activate(event.instrument, event.price)
-                    elif isinstance(event, Changed):
-                        await self._change(event.instrument)
-                    elif isinstance(event, Retired):
-                        await self._retire(event.symbol)
-                except (KlaggError, OSError) as error:
-                    # A bad symbol is quarantined alone: the market goes on.
-                    self.recent.note("symbol.failed", str(error))
-
-    async def _activate(self, instrument: Instrument, price: tuple[int, int] | None) -> None:
-        """Take a new symbol in: seed candles in every interval, its streams; done when the seeds are durable."""
-        symbol = instrument.symbol
-        worker = self._worker_of(symbol)
-        if symbol in worker.core.slots or not self.filter.wants(symbol):
-            return
-        ids = await self._store.call(self._store.store.put_instruments, [instrument], self.now_ms)
-        if price is None:
-            found = await self._prices([instrument], worker.last_tick_ms)
-            if symbol not in found:
-                return
-            seed = found[symbol]
-        else:
-            mantissa, scale = price
-            seed = Seed(worker.last_tick_ms, mantissa, scale, no_candles(), None, known=False)
-        self._known.update(ids)
-        self._instruments[symbol] = instrument
-        slot = worker.core.seed(instrument, ids[symbol], seed)
-        worker.core.snapshot()
-        await worker.flush()
-        await self._streams[self.workers.index(worker)].add({symbol: slot})
-        log.info("symbol.activated", market=self.market.value, symbol=symbol, boundary_ms=worker.last_tick_ms)
-        self.recent.counts["symbol.activated"] += 1
-
-    async def _change(self, instrument: Instrument) -> None:
-        """A symbol's scales or status changed: the store keeps it, the engine widens by itself when a trade needs it."""
-        if instrument.symbol in self._instruments:
-            self._instruments[instrument.symbol] = instrument
-            await self._store.call(self._store.store.put_instruments, [instrument], self.now_ms)
-
-    async def _retire(self, symbol: str) -> None:
-        worker = self._worker_of(symbol)
-        if symbol not in worker.core.slots:
-            return
-        await self._streams[self.workers.index(worker)].remove([symbol])
-        worker.core.retire(symbol)
-        await worker.flush()
-        log.info("symbol.retired", market=self.market.value, symbol=symbol, last_tick_ms=worker.last_tick_ms)
-
     # History
 
     async def _history(self) -> None:
-        """Fetch the configured depth of history while live candles already run."""
-        history_ms = self.settings.history_ms
-        if history_ms <= 0:
-            self.history_ready = True
-            return
+        """Fetch the configured depth of history while live candles already run, then that of symbols that come later."""
         end_ms = self.boundary_ms
-        start_ms = end_ms - history_ms
+        not_before_ms: dict[int, int] = {}
+        if self.settings.history_ms > 0:
+            refused = await self._fetch_history(self.listings.by_id(), end_ms, self._progress)
+            self.history_progress = None
+            log.info(
+                "history.ready",
+                market=self.market.value,
+                start_ms=end_ms - self.settings.history_ms,
+                end_ms=end_ms,
+                refused=len(refused),
+            )
+            self.listings.newcomers.update(dict.fromkeys(refused, end_ms))
+            not_before_ms.update(dict.fromkeys(refused, self.now_ms + REFUSED_RETRY_MS))
+        self.history_ready = True
+        while True:
+            await self._clock.sleep(RETRY_S)
+            for number, upto_ms in tuple(self.listings.newcomers.items()):
+                if not_before_ms.get(number, 0) <= self.now_ms:
+                    del self.listings.newcomers[number]
+                    refused = await self._fetch_history({number: self.listings.by_id()[number]}, upto_ms)
+                    if refused:
+                        # The exchange refuses the klines of a listing's first hour.
+                        self.listings.newcomers.setdefault(number, upto_ms)
+                        not_before_ms[number] = self.now_ms + REFUSED_RETRY_MS
+
+    async def _fetch_history(
+        self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
+    ) -> list[int]:
+        """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
+        start_ms = end_ms - max(self.settings.history_ms, LEAST_HISTORY_MS)
+        while self.now_ms < end_ms + SETTLE_MS:
+            await self._clock.sleep(SETTLE_MS / 4_000)
         while True:
             try:
-                await backfill(
+                done = await backfill(
                     self.rest,
                     self._store,
                     self.market,
-                    self._repairable(),
+                    instruments,
                     self.intervals,
                     start_ms,
                     end_ms,
                     now_ms=lambda: self.now_ms,
                     clock=self._clock,
-                    progress=self._progress,
+                    progress=progress,
                     on_repaired=self._take_repaired,
                 )
-            except RestrictedLocation:
-                raise
-            except (ExchangeError, OSError) as error:
+            except (ExchangeError, StoreUnavailable, OSError) as error:
                 self.recent.note("history.failed", str(error))
                 await self._clock.sleep(RETRY_S)
             else:
-                self.history_progress = None
-                self.history_ready = True
-                log.info("history.ready", market=self.market.value, start_ms=start_ms, end_ms=end_ms)
-                return
+                return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]
 
     def _progress(self, done: int, total: int, weight_per_min: float, eta_s: float) -> None:
         if self.history_progress is None:
@@ -436,11 +465,22 @@ class MarketService:
     # End
 
     async def stop(self) -> None:
-        """Close what is due, flush, give the claim back; the live tasks have ended and the feed has stopped."""
+        """Close what is due, flush, give the claim back; the live tasks have ended and the feed has stopped.
+
+        Raises:
+            StoreError: the database did not take what was left, within a bounded time.
+        """
         try:
             if self.claim is not None:
-                await self._close_and_flush()
-                await self._store.call(self._store.store.release, self.claim)
+                async with asyncio.timeout(LAST_FLUSH_S):
+                    await self._close_and_flush()
+                    await self._store.call(self._store.store.release, self.claim)
+        except TimeoutError:
+            left = sum(worker.core.outbox.candles for worker in self.workers)
+            raise StoreError(
+                f"{self._store.store.path}: {left} candles of market {self.market.value} could not be written in "
+                f"{LAST_FLUSH_S:.0f} s: free the database; the next start fetches their minutes again"
+            ) from None
         finally:
             await self.rest.close()
 

@@ -35,46 +35,64 @@ class Service:
         self._clock = clock
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Start, run until `stopped` is set, and end in order: feed, due closes, flush, claim.
+        """Start, run until `stopped` is set (at any stage), and end in order: feed, due closes, flush, claim.
 
         Raises:
-            KlaggError: the first error that ended it.
+            KlaggError: the first error that ended it, or what kept its end from being in order.
         """
         started: list[MarketService] = []
         try:
-            for market in self.markets:
-                started.append(market)
-                await market.start()
-            await self._run_live(stopped)
-        except* KlaggError as errors:
-            raise _first(errors) from None
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(self._run(started))
+                await _either(running, stopped)
+                if not running.done():
+                    log.info("service.stopping")
+                    running.cancel()
+        except BaseExceptionGroup as group:
+            ours, others = group.split(KlaggError)
+            if ours is None or others is not None:
+                raise
+            raise _first(ours) from None
         finally:
-            for market in started:
-                await self._end(market)
+            ended = [await self._end(market) for market in started]
+        for error in ended:
+            if error is not None:
+                raise error
 
-    async def _end(self, market: MarketService) -> None:
+    async def _end(self, market: MarketService) -> KlaggError | None:
         try:
             await market.stop()
         except KlaggError as error:
             log.error("market.stop_failed", market=market.market.value, reason=str(error))
+            return error
+        return None
 
-    async def _run_live(self, stopped: asyncio.Event) -> None:
+    async def _run(self, started: list[MarketService]) -> None:
+        for market in self.markets:
+            started.append(market)
+            await market.start()
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(market.run()) for market in self.markets]
-            running.append(tasks.create_task(self._checkpoints()))
+            for market in self.markets:
+                tasks.create_task(market.run())
+            tasks.create_task(self._checkpoints())
             for market in self.markets:
                 await market.live.wait()
             self.live.set()
-            await stopped.wait()
-            log.info("service.stopping")
-            for task in running:
-                task.cancel()
 
     async def _checkpoints(self) -> None:
         while True:
             await self._clock.sleep(CHECKPOINT_S)
             with suppress(KlaggError):
                 await self.store.checkpoint()
+
+
+async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Return when the task is done or the event is set."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 def _first(errors: BaseExceptionGroup[KlaggError]) -> KlaggError:

@@ -9,7 +9,8 @@ import structlog
 
 from klagg.clock import Clock, Margin
 from klagg.errors import StoreUnavailable
-from klagg.exchange.inbox import Blind, Inbox, Sighted
+from klagg.exchange.inbox import Blind, Sighted
+from klagg.exchange.streams import TradeStreams
 from klagg.exchange.wire import decode
 from klagg.interval import MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Gap, Ints
@@ -25,6 +26,8 @@ DRAIN_TURNS: Final = 8
 """Turns of the event loop given to the sockets before a tick is applied: bounded, some tenths of a millisecond."""
 SWEEP_S: Final = 0.5
 """How often holes expire, pushes are judged and evidence is written."""
+WATCH_S: Final = 0.25
+"""How often the event loop proves that it turns."""
 RETRY_FIRST_S: Final = 0.25
 RETRY_LAST_S: Final = 10.0
 
@@ -39,7 +42,7 @@ class Worker:
         self,
         name: str,
         core: ShardCore,
-        inbox: Inbox,
+        streams: TradeStreams,
         *,
         clock: Clock,
         now_ms: Callable[[], int],
@@ -53,7 +56,8 @@ class Worker:
     ) -> None:
         self.name = name
         self.core = core
-        self.inbox = inbox
+        self.inbox = streams.inbox
+        self._streams = streams
         self.comparison = Comparison(core)
         self.last_tick_ms = boundary.boundary_ms
         self.write_lag_ms = 0
@@ -72,7 +76,8 @@ class Worker:
         self._dirty = asyncio.Event()
         self._writing = asyncio.Lock()
         self._longer = tuple(interval for interval in core.engine.intervals if interval is not MINUTE)
-        self._turn_ms = now_ms()
+        self._to_fold: list[tuple[Candles, bool]] = []
+        self._foldable = asyncio.Event()
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -83,6 +88,8 @@ class Worker:
                 tasks.create_task(self._ticks())
                 tasks.create_task(self._sweeps())
                 tasks.create_task(self._commits())
+                tasks.create_task(self._folds())
+                tasks.create_task(self._watch())
         finally:
             log.info("worker.exit", worker=self.name, last_tick_ms=self.last_tick_ms)
 
@@ -146,19 +153,30 @@ class Worker:
                 pending_candles=self.core.outbox.candles,
             )
 
+    async def _watch(self) -> None:
+        """A loop that stood still longer than the watchdog's limit has been blind: what the sockets dropped nobody knows."""
+        before_ns = self._clock.monotonic_ns()
+        while True:
+            await self._clock.sleep(WATCH_S)
+            now_ns = self._clock.monotonic_ns()
+            stood_ms = (now_ns - before_ns) // 1_000_000 - int(WATCH_S * 1e3)
+            before_ns = now_ns
+            if stood_ms > self._stall_ms:
+                now_ms = self._now_ms()
+                slots = self._streams.slots_in_sight
+                self._go_blind(
+                    slots, now_ms - stood_ms - int(WATCH_S * 1e3), f"the process stood still for {stood_ms} ms"
+                )
+                self.core.engine.sight(slots, now_ms)
+
     async def _sweeps(self) -> None:
         while True:
             await self._clock.sleep(SWEEP_S)
-            await self.sweep()
+            self.sweep()
 
-    async def sweep(self) -> None:
-        """Expire holes, judge the exchange's pushes, and write the evidence that has come in."""
+    def sweep(self) -> None:
+        """Expire holes, judge the exchange's pushes, and hand on the evidence that has come in."""
         now_ms = self._now_ms()
-        if now_ms - self._turn_ms > SWEEP_S * 1e3 + self._stall_ms:
-            live = self.core.engine.live.tolist()
-            self._go_blind(live, self._turn_ms, "the process stood still")
-            self.core.engine.sight(live, now_ms)
-        self._turn_ms = now_ms
         self.core.engine.expire_holes(now_ms)
         verified, replaced = self.comparison.judge(now_ms)
         for row in self.comparison.differing:
@@ -166,16 +184,29 @@ class Worker:
             self._recent.note("candle.differs", f"{symbol} 1m {int(row['open_ms'])}: taken from the exchange")
         self.comparison.differing = []
         self.core.gather()
-        if not self.core.unsaved:
-            return
-        if len(verified) or len(replaced):
-            await self.flush()
-            await self._fold(verified, numbers_changed=False)
-            await self._fold(replaced, numbers_changed=True)
-        else:
+        if self.core.unsaved:
             self._dirty.set()
+        for minutes, numbers_changed in ((verified, False), (replaced, True)):
+            if len(minutes):
+                self._to_fold.append((minutes, numbers_changed))
+                self._foldable.set()
 
-    async def _fold(self, minutes: Candles, *, numbers_changed: bool) -> None:
+    async def _folds(self) -> None:
+        """Have the parents of minutes folded from the store once these are durable; trades, ticks and commits go on."""
+        while True:
+            await self._foldable.wait()
+            self._foldable.clear()
+            await self.flush()
+            while self._to_fold:
+                try:
+                    await self._fold(*self._to_fold[0])
+                except StoreUnavailable as error:
+                    self._recent.note("store.fold_failed", str(error))
+                    await self._clock.sleep(RETRY_LAST_S)
+                else:
+                    self._to_fold.pop(0)
+
+    async def _fold(self, minutes: Candles, numbers_changed: bool) -> None:
         """Have the longer candles folded from minutes that are now known: those that have closed, or all if numbers changed."""
         if not numbers_changed:
             opens = np.unique(minutes["open_ms"])
