@@ -10,7 +10,7 @@ from benchmarks.core import Figure, Goal, Measurement, Plan, Yardstick, at_most,
 from benchmarks.market import MONDAY_MS, Market, market
 from klagg.engine.engine import Engine
 from klagg.interval import DEFAULT_INTERVALS, MINUTE_MS
-from klagg.model import Candles
+from klagg.model import Candles, Trades
 
 MINUTES_BEFORE = 6
 MICRO = 1e6
@@ -29,10 +29,9 @@ def rested(made: Market) -> Engine:
     return made.engine(MONDAY_MS - MINUTES_BEFORE * MINUTE_MS)
 
 
-def trade_in(engine: Engine, made: Market, boundary_ms: int) -> None:
-    """One trade of every symbol in the minute before the boundary."""
-    _, firsts = np.unique(made.trades["slot"], return_index=True)
-    trades = made.trades[firsts].copy()
+def trade_in(engine: Engine, firsts: Trades, boundary_ms: int) -> None:
+    """One trade of every symbol (`firsts` has one of each) in the minute before the boundary."""
+    trades = firsts.copy()
     trades["time_ms"] = boundary_ms - 1
     trades["agg_id"] += boundary_ms // MINUTE_MS
     engine.apply(trades, boundary_ms)
@@ -55,13 +54,14 @@ def measure_symbols(symbols: int, samples: int, goal: Goal, made: Market) -> Ite
     mondays, unswept, minutes, limits = [], [], [], []
     parts = []
     prototype = rested(made)
+    firsts = made.trades[np.unique(made.trades["slot"], return_index=True)[1]]
     with no_garbage():
         for sample in range(2 * samples):
             swept = sample % 2 == 0
             engine = copy.deepcopy(prototype)
             for before in range(MINUTES_BEFORE - 1, -1, -1):
                 boundary_ms = MONDAY_MS - before * MINUTE_MS
-                trade_in(engine, made, boundary_ms)
+                trade_in(engine, firsts, boundary_ms)
                 if swept:
                     engine.collect()
                 closed, opened, spent = tick(engine, boundary_ms)

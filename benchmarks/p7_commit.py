@@ -19,7 +19,7 @@ from klagg.store.schema import KEY, VALUES
 from klagg.store.thread import StoreThread
 
 SYMBOLS = 500
-COMMITS = 160
+COMMITS = 120
 CHECKPOINT_EVERY = 8
 """Commits between two checkpoints. In the service a checkpoint comes every 20 s and commits of this size are rare: this is harsher."""
 MILLI = 1e3
