@@ -227,9 +227,11 @@ class _Backfill:
         pieces = no_candles()
         opened = [i.open_at(self._start_ms) for i in self._intervals if i.open_at(self._start_ms) < self._start_ms]
         limit_ms = min(self._end_ms, closed_upto_ms or self._end_ms)
+        # A candle that the history (or the listing) begins within is not folded from its minutes: it is fetched itself.
+        first_ms = await self._call(self._first_minute, instrument_id)
         for interval in self._intervals[1:]:
-            open_ms = interval.open_at(self._start_ms)
-            if open_ms < self._start_ms and interval.next_open(open_ms) <= limit_ms:
+            open_ms = interval.open_at(first_ms)
+            if open_ms < first_ms and interval.next_open(open_ms) <= limit_ms:
                 own = await self._klines(instrument_id, interval, open_ms, open_ms + 1)
                 await self._call(self._write, instrument_id, own)
         running = [open_ms for open_ms in opened if any(i.open_at(limit_ms) == open_ms for i in self._intervals)]
@@ -255,6 +257,11 @@ class _Backfill:
         return np.concatenate(found) if found else no_candles()
 
     # In the store's thread
+
+    def _first_minute(self, instrument_id: int) -> int:
+        """Where an instrument's minutes begin: at the start, or at its listing."""
+        first = self._thread.store.read(instrument_id, MINUTE, self._start_ms, self._end_ms, 1)
+        return int(first["open_ms"][0]) if len(first) else self._start_ms
 
     def _missing(self, day: _Day) -> tuple[int, int] | None:
         """From the first to the end of the last minute of a day that is neither verified nor final; None for none."""

@@ -245,7 +245,13 @@ class Discovery:
             asked_ns = self._asked_ns.get(symbol)
             if asked_ns is None or now_ns - asked_ns > QUIET_UNKNOWN_S * 1e9:
                 self._asked_ns[symbol] = now_ns
-                log.info("symbols.unknown", market=self._market.value, symbol=symbol)
+                known = self._known.get(symbol)
+                log.info(
+                    "symbols.unknown",
+                    market=self._market.value,
+                    symbol=symbol,
+                    listed_as=None if known is None else known.native_status,
+                )
                 self._news.set()
 
     def _is_news(self, symbol: str, *, moved: bool) -> bool:

@@ -46,6 +46,7 @@ class TradeStreams:
         gate: ConnectGate | None = None,
         inbox: Inbox | None = None,
         rng: random.Random | None = None,
+        name: str = "",
     ) -> None:
         self.inbox = Inbox() if inbox is None else inbox
         self.traded_ms: Callable[[str], int] | None = None
@@ -56,6 +57,7 @@ class TradeStreams:
         self._settings = settings or StreamSettings.of(endpoints.market)
         self._gate = gate or ConnectGate(clock)
         self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._name = name or endpoints.market.value
         self._groups: list[_Group] = []
         self._tasks: asyncio.TaskGroup | None = None
         self._made = 0
@@ -119,7 +121,7 @@ class TradeStreams:
         self._made += 1
         group = _Group(self)
         group.lane = Lane(
-            f"{self._endpoints.market.value}-{self._made}",
+            f"{self._name}-{self._made}",
             self._endpoints.ws_url,
             group,
             settings=self._settings,

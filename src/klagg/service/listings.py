@@ -13,6 +13,7 @@ from klagg.errors import ExchangeError, StoreUnavailable
 from klagg.exchange.discovery import Changed, Discovery, Event, Listed, Retired
 from klagg.exchange.rest import RestClient
 from klagg.exchange.streams import TradeStreams
+from klagg.interval import MINUTE
 from klagg.model import Instrument, Market, Status, virtual_shard
 from klagg.service.prices import seed_at, seeds_by_rest
 from klagg.service.recent import Recent
@@ -58,6 +59,8 @@ class Listings:
         self.instruments = instruments
         self.waiting: dict[str, Instrument] = {}
         """Symbols that trade, or will, and of which no price is known yet."""
+        self.leaving: dict[str, tuple[Instrument, int]] = {}
+        """Symbols that have left trading, with the end of the minute in which they did: until then their trades count."""
         self.newcomers: dict[int, int] = {}
         """Identifiers of symbols activated since the start, with the boundary they began at: their history is to be fetched."""
         self._market = market
@@ -104,22 +107,30 @@ class Listings:
                 elif isinstance(event, Changed):
                     await self._change(event.instrument)
                 else:
-                    await self._retire(event.instrument)
+                    self._leave(event.instrument)
         except (ExchangeError, StoreUnavailable, OSError) as error:
             self._recent.note("symbol.failed", f"{symbol}: {error}")
             if not isinstance(event, Retired):
                 self.waiting[symbol] = event.instrument
 
     async def _retry(self) -> None:
-        """Activate the symbols that wait as soon as a price of theirs is known."""
+        """Activate the symbols that wait once a price of theirs is known; retire those whose last minute has closed."""
         while True:
             await self._clock.sleep(LOOK_S)
             for symbol, instrument in tuple(self.waiting.items()):
                 await self._quarantined(symbol, Listed(instrument, None))
+            for symbol, (instrument, end_ms) in tuple(self.leaving.items()):
+                if symbol in self.leaving and self.worker_of(symbol).last_tick_ms >= end_ms:
+                    try:
+                        async with self._turn:
+                            await self._retire(instrument, end_ms)
+                    except StoreUnavailable as error:
+                        self._recent.note("symbol.failed", f"{symbol}: {error}")
 
     async def _activate(self, instrument: Instrument, price: tuple[int, int] | None) -> None:
         """Take a new symbol in: seed candles in every interval, its streams; done when the seeds are durable."""
         symbol = instrument.symbol
+        self.leaving.pop(symbol, None)
         worker, streams = self._home(symbol)
         if symbol in worker.core.slots or not self._wanted.wants(symbol):
             self.waiting.pop(symbol, None)
@@ -163,21 +174,27 @@ class Listings:
         else:
             await self._activate(instrument, None)
 
-    async def _retire(self, instrument: Instrument) -> None:
+    def _leave(self, instrument: Instrument) -> None:
+        """Have a symbol retired once the minute in which it left trading has closed."""
+        self.waiting.pop(instrument.symbol, None)
+        if instrument.symbol in self.ids:
+            gone = replace(instrument, status=Status.RETIRED)
+            self.leaving[instrument.symbol] = gone, MINUTE.next_open(MINUTE.open_at(self._now_ms()))
+
+    async def _retire(self, instrument: Instrument, end_ms: int) -> None:
         """Stop making candles of a symbol; what it has is kept and repaired."""
         symbol = instrument.symbol
-        self.waiting.pop(symbol, None)
-        if symbol not in self.ids:
-            return
         worker, streams = self._home(symbol)
         if symbol in worker.core.slots:
             await streams.remove([symbol])
             worker.core.retire(symbol)
             await worker.flush()
-            log.info("symbol.retired", market=self._market.value, symbol=symbol, last_tick_ms=worker.last_tick_ms)
-        await self._put(replace(instrument, status=Status.RETIRED))
+        await self._put(instrument, end_ms)
+        del self.leaving[symbol]
+        log.info("symbol.retired", market=self._market.value, symbol=symbol, last_tick_ms=worker.last_tick_ms)
 
-    async def _put(self, instrument: Instrument) -> None:
-        ids = await self._store.call(self._store.store.put_instruments, [instrument], self._now_ms())
+    async def _put(self, instrument: Instrument, at_ms: int | None = None) -> None:
+        at_ms = self._now_ms() if at_ms is None else at_ms
+        ids = await self._store.call(self._store.store.put_instruments, [instrument], at_ms)
         self.ids.update(ids)
         self.instruments[instrument.symbol] = instrument

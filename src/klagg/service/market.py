@@ -30,7 +30,7 @@ from klagg.repair import Repairer
 from klagg.service.listings import Listings
 from klagg.service.prices import seeds_by_rest
 from klagg.service.recent import Recent
-from klagg.service.shard import ShardCore, seeds_of, seeds_of_closed
+from klagg.service.shard import Seed, ShardCore, seeds_of, seeds_of_closed
 from klagg.service.ticks import Boundary
 from klagg.service.worker import Worker
 from klagg.store import Claim, StoredInstrument
@@ -96,7 +96,7 @@ class MarketService:
         self._streams: list[TradeStreams] = []
         self._calibrator = Calibrator(clock, self.exchange_clock, self.rest.server_time)
         self._gate = ConnectGate(clock)
-        self._left_since: dict[str, int] = {}
+        self._left_until: dict[str, tuple[int, int]] = {}
 
     def _now_or_zero(self) -> int:
         return self.exchange_clock.now_ms() if self.exchange_clock.age_ms != float("inf") else 0
@@ -134,7 +134,8 @@ class MarketService:
         await self._store.call(store.set_intervals, self.market, self.intervals)
         before = {one.instrument.symbol: one for one in await self._store.call(store.instruments, self.market)}
         left = self._left(before.values(), listed)
-        ids = await self._store.call(store.put_instruments, [*chosen, *left], self.now_ms)
+        ids = await self._store.call(store.put_instruments, chosen, self.now_ms)
+        ids.update({one.symbol: before[one.symbol].id for one in left})
         log.info("market.claimed", market=self.market.value, epoch=claim.epoch, symbols=len(chosen))
         again = {i.symbol for i in chosen if i.symbol in before and before[i.symbol].retired_ms is not None}
         await self._load(listed, chosen, left, again, ids, claim)
@@ -171,8 +172,6 @@ class MarketService:
             # Half a market does not retire while nobody looks; a list that says so is not believed.
             log.error("symbols.list_shrunk", market=self.market.value, listed=len(listed), known=len(known))
             return []
-        for instrument in left:
-            log.info("symbol.retired", market=self.market.value, symbol=instrument.symbol, last_tick_ms=0)
         return left
 
     async def _load(
@@ -190,9 +189,9 @@ class MarketService:
         newest = await self._store.call(store.newest, self.market, self.intervals)
         closed = await self._store.call(store.newest_closed, self.market, self.intervals)
         stored = seeds_of_closed(closed.instrument_ids, closed.candles)
-        self._left_since = {
-            one.symbol: stored[ids[one.symbol]].boundary_ms for one in left if ids[one.symbol] in stored
-        }
+        boundary_ms = self.exchange_clock.last_boundary_ms()
+        for instrument in left:
+            await self._retire(instrument, stored.get(ids[instrument.symbol]), boundary_ms)
         names = {ids[instrument.symbol]: instrument.symbol for instrument in chosen}
         stored.update(
             seeds_of(newest.instrument_ids, newest.candles, newest.last_trade_instrument_ids, newest.last_trades, names)
@@ -201,7 +200,6 @@ class MarketService:
         seeds = {
             names[number]: seed for number, seed in stored.items() if number in names and names[number] not in again
         }
-        boundary_ms = self.exchange_clock.last_boundary_ms()
         self.boundary = Boundary(boundary_ms)
         self._discovery = Discovery(
             self._endpoints,
@@ -252,8 +250,20 @@ class MarketService:
             unpriced=len(self.listings.waiting),
         )
 
+    async def _retire(self, instrument: Instrument, stored: Seed | None, boundary_ms: int) -> None:
+        """A symbol has left while nobody looked: its candles go on to its delivery, where the exchange says when that was."""
+        symbol = instrument.symbol
+        since_ms = boundary_ms if stored is None else stored.boundary_ms
+        delivery_ms = MINUTE.open_at(int(instrument.extra.get("delivery_ms", 0)))
+        end_ms = delivery_ms if since_ms < delivery_ms <= boundary_ms else since_ms
+        await self._store.call(self._store.store.put_instruments, [instrument], end_ms)
+        log.info("symbol.retired", market=self.market.value, symbol=symbol, last_tick_ms=end_ms)
+        if since_ms < end_ms:
+            self._left_until[symbol] = since_ms, end_ms
+
     def _hire(self, number: int, claim: Claim) -> None:
         """A worker for every n-th virtual shard, with its own streams."""
+        name = f"{self.market.value}-{number}"
         owned = range(number, VIRTUAL_SHARDS, self.settings.workers)
         core = ShardCore(self.market, owned, claim, self.intervals, bound_bytes=self.settings.memory_bytes)
         streams = TradeStreams(
@@ -262,12 +272,13 @@ class MarketService:
             now_ms=lambda: self.now_ms,
             settings=self._stream_settings(),
             gate=self._gate,
+            name=name,
         )
         streams.traded_ms = self._discovery.traded_ms
         self._streams.append(streams)
         self.workers.append(
             Worker(
-                f"{self.market.value}-{number}",
+                name,
                 core,
                 streams,
                 clock=self._clock,
@@ -332,11 +343,8 @@ class MarketService:
     async def _fill(self) -> None:
         """Fetch the minutes since the last run before going live, as far as the deadline allows."""
         self.phase = "fetching the minutes since the last run"
-        for symbol, since_ms in self._left_since.items():
-            delivery_ms = int(self.listings.instruments[symbol].extra.get("delivery_ms", 0))
-            end_ms = MINUTE.open_at(delivery_ms) if since_ms < delivery_ms < self.boundary_ms else self.boundary_ms
-            if since_ms < end_ms:
-                self.repairer.fetch(symbol, since_ms, end_ms)
+        for symbol, (since_ms, end_ms) in self._left_until.items():
+            self.repairer.fetch(symbol, since_ms, end_ms)
         try:
             await self.repairer.fill(FILL_DEADLINE_S)
         except (ExchangeError, StoreUnavailable) as error:

@@ -1,0 +1,241 @@
+"""Discovery: the streams say that something changed, the symbol list says what."""
+
+import asyncio
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from klagg.clock import ManualClock
+from klagg.errors import ExchangeError
+from klagg.exchange.discovery import Changed, Discovery, Event, Listed, Retired
+from klagg.exchange.endpoints import for_market
+from klagg.exchange.symbols import parse_exchange_info
+from klagg.model import Instrument, Market, Status
+
+BASE_MS = 1_800_000_000_000
+
+
+def listed(symbol: str, status: Status = Status.TRADING, **changes: object) -> Instrument:
+    return Instrument(Market.USDM, symbol, status, 2, 1, **changes)  # type: ignore[arg-type]
+
+
+class Source:
+    """A symbol list that a test decides."""
+
+    def __init__(self, *instruments: Instrument) -> None:
+        self.now = list(instruments)
+        self.asked = 0
+        self.fails: list[ExchangeError] = []
+
+    async def instruments(self) -> list[Instrument]:
+        self.asked += 1
+        if self.fails:
+            raise self.fails.pop()
+        return list(self.now)
+
+
+class Rig:
+    def __init__(self, source: Source, market: Market = Market.USDM) -> None:
+        self.source = source
+        self.clock = ManualClock()
+        self.discovery = Discovery(
+            for_market(market, ws_url="ws://127.0.0.1:9"),
+            source,
+            clock=self.clock,
+            now_ms=lambda: BASE_MS + self.clock.monotonic_ns() // 1_000_000,
+            known=source.now,
+            rng=random.Random(1),
+        )
+        self.events: list[Event] = []
+
+    async def run(self) -> None:
+        """The list's side alone: no socket is opened."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.discovery._refresh())
+            async for event in self.discovery.events():
+                self.events.append(event)
+
+    def tickers(self, *rows: tuple[str, str], st: int = 1) -> None:
+        data = [{"e": "24hrMiniTicker", "E": BASE_MS, "s": symbol, "c": close, "st": st} for symbol, close in rows]
+        self.discovery.message(json.dumps({"stream": "!miniTicker@arr", "data": data}).encode(), BASE_MS)
+
+    def contract(self, symbol: str, status: str, st: int = 1) -> None:
+        data = {"e": "contractInfo", "E": BASE_MS, "s": symbol, "cs": status, "st": st}
+        frame = {"stream": "!contractInfo", "data": data}
+        self.discovery.message(json.dumps(frame, separators=(",", ":")).encode(), BASE_MS)
+
+
+@pytest.fixture
+async def rig():
+    made = Rig(Source(listed("OLD"), listed("NEXT", Status.PENDING), listed("GONE", Status.RETIRED)))
+    task = asyncio.create_task(made.run())
+    await made.clock.advance(10)
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_unknown_symbol_is_looked_up_and_comes_with_its_last_price(rig: Rig) -> None:
+    rig.source.now.append(listed("NEW"))
+    rig.tickers(("OLD", "1.0"), ("NEW", "12.50"))
+    await rig.clock.advance(10)
+    assert rig.events == [Listed(listed("NEW"), (125, 1))]
+    rig.tickers(("NEW", "12.60"))
+    await rig.clock.advance(20_000)
+    assert rig.source.asked == 1
+
+
+async def test_an_unknown_symbol_that_the_list_has_not_is_not_asked_about_all_the_time(rig: Rig) -> None:
+    for _ in range(100):
+        rig.tickers(("GHOST", "1"))
+        await rig.clock.advance(1_000)
+    assert 1 <= rig.source.asked <= 3
+    assert rig.events == []
+
+
+async def test_coin_margined_rows_are_nobodys(rig: Rig) -> None:
+    rig.tickers(("BTCUSD_PERP", "85000.1"), st=2)
+    rig.contract("BTCUSD_PERP", "TRADING", st=2)
+    await rig.clock.advance(10_000)
+    assert rig.source.asked == 0
+    assert "BTCUSD_PERP" not in rig.discovery.last_price
+
+
+async def test_a_listing_that_is_known_is_looked_up_when_it_is_due(rig: Rig) -> None:
+    due = listed("NEXT", Status.PENDING, listed_ms=BASE_MS + 400_000)
+    rig.source.now[1] = due
+    rig.contract("NEXT", "PENDING_TRADING")
+    await rig.clock.advance(320_000)
+    assert rig.events == []
+    rig.source.now[1] = replace(due, status=Status.TRADING)
+    await rig.clock.advance(82_000)
+    assert rig.events == [Listed(replace(due, status=Status.TRADING), None)]
+
+
+async def test_a_pending_or_retired_symbol_that_trades_is_looked_up(rig: Rig) -> None:
+    rig.source.now[1] = listed("NEXT")
+    rig.tickers(("NEXT", "3"), ("GONE", "5"))
+    await rig.clock.advance(10_000)
+    assert rig.events == [Listed(listed("NEXT"), (3, 0))]
+    rig.source.now[2] = listed("GONE")
+    rig.tickers(("GONE", "5"))
+    await rig.clock.advance(10_000)
+    assert len(rig.events) == 1, "its last price alone is no news"
+    rig.tickers(("GONE", "6"))
+    await rig.clock.advance(10_000)
+    assert rig.events[1:] == [Listed(listed("GONE"), (6, 0))]
+
+
+async def test_changes_and_departures(rig: Rig) -> None:
+    finer = replace(listed("OLD"), price_scale=3)
+    rig.source.now[0] = finer
+    rig.contract("OLD", "TRADING")
+    await rig.clock.advance(6_000)
+    assert rig.events == [Changed(finer, listed("OLD"))]
+    rig.source.now[0] = replace(finer, status=Status.RETIRED)
+    rig.contract("OLD", "SETTLING")
+    await rig.clock.advance(6_000)
+    assert rig.events[1:] == [Retired("OLD", replace(finer, status=Status.RETIRED))]
+    rig.source.now[0] = finer
+    rig.contract("OLD", "TRADING")
+    await rig.clock.advance(6_000)
+    assert rig.events[2:] == [Listed(finer, None)], "another life"
+    del rig.source.now[0]
+    rig.contract("OLD", "CLOSE")
+    await rig.clock.advance(6_000)
+    assert rig.events[3:] == [Retired("OLD", finer)]
+
+
+async def test_a_symbol_absent_from_the_mini_ticker_has_not_changed(rig: Rig) -> None:
+    for _ in range(30):
+        rig.tickers(("OTHER", "1"))
+        await rig.clock.advance(60_000)
+    assert rig.events == []
+
+
+async def test_half_a_market_does_not_retire_at_once() -> None:
+    made = Rig(Source(*(listed(f"S{n}") for n in range(10))))
+    task = asyncio.create_task(made.run())
+    await made.clock.advance(10)
+    made.source.now = made.source.now[:3]
+    made.contract("S9", "CLOSE")
+    await made.clock.advance(10_000)
+    assert (made.source.asked, made.events) == (1, [])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_list_that_cannot_be_had_is_asked_for_again(rig: Rig) -> None:
+    rig.source.fails = [ExchangeError("down"), ExchangeError("down")]
+    rig.source.now.append(listed("NEW"))
+    rig.tickers(("NEW", "1"))
+    await rig.clock.advance(60_000)
+    assert [event.instrument.symbol for event in rig.events if isinstance(event, Listed)] == ["NEW"]
+
+
+async def test_when_a_symbol_was_last_seen_to_trade(rig: Rig) -> None:
+    rig.tickers(("OLD", "1.0"))
+    assert rig.discovery.traded_ms("OLD") == 0
+    rig.tickers(("OLD", "1.1"))
+    assert rig.discovery.traded_ms("OLD") == BASE_MS
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b'{"stream":"x","data":[{"s":1}]}', b'[{"s":"A","c":"x"}]', b"\xff"])
+async def test_what_cannot_be_read_is_counted(rig: Rig, payload: bytes) -> None:
+    rig.discovery.message(payload, BASE_MS)
+    assert rig.discovery.malformed == 1
+
+
+# The symbol list
+
+
+def info(*symbols: dict[str, object]) -> bytes:
+    return json.dumps({"symbols": [{"filters": [], "status": "TRADING", **row} for row in symbols]}).encode()
+
+
+def grid(tick: str, step: str) -> dict[str, object]:
+    return {
+        "pricePrecision": 7,
+        "quantityPrecision": 7,
+        "filters": [
+            {"filterType": "PRICE_FILTER", "tickSize": tick},
+            {"filterType": "LOT_SIZE", "stepSize": step},
+            {"filterType": "SOMETHING_NEW", "x": [1]},
+        ],
+    }
+
+
+def test_scales_are_those_of_the_grids() -> None:
+    body = info({"symbol": "A", **grid("0.10", "0.001")}, {"symbol": "B", **grid("0.0001000", "1")})
+    scales = [(one.price_scale, one.qty_scale) for one in parse_exchange_info(body, Market.USDM).instruments]
+    assert scales == [(1, 3), (4, 0)]
+
+
+@pytest.mark.parametrize(
+    ("market", "native", "status"),
+    [
+        (Market.USDM, "PENDING_TRADING", Status.PENDING),
+        (Market.USDM, "PRE_SETTLE", Status.TRADING),
+        (Market.USDM, "SETTLING", Status.RETIRED),
+        (Market.USDM, "CLOSE", Status.RETIRED),
+        (Market.USDM, "NEVER_HEARD", Status.HALTED),
+        (Market.SPOT, "BREAK", Status.HALTED),
+        (Market.SPOT, "HALT", Status.HALTED),
+        (Market.SPOT, "CANCEL_ONLY", Status.TRADING),
+    ],
+)
+def test_statuses_mean_what_they_mean_for_candles(market: Market, native: str, status: Status) -> None:
+    answer = parse_exchange_info(info({"symbol": "币安人生USDT", "status": native, "contractType": ""}), market)
+    assert [(one.symbol, one.status, one.native_status) for one in answer.instruments] == [
+        ("币安人生USDT", status, native)
+    ]
+    assert answer.unknown_statuses == ({native} if native == "NEVER_HEARD" else set())
+
+
+def test_a_row_that_cannot_be_read_is_left_out_alone() -> None:
+    body = info({"symbol": 5}, {"symbol": "A"}, {"symbol": "BTCUSD_PERP", "st": 2}, {"symbol": "B", **grid("x", "1")})
+    answer = parse_exchange_info(body, Market.USDM)
+    assert [one.symbol for one in answer.instruments] == ["A"]
+    assert answer.left_out == {"unreadable": 2, "coin_margined": 1}
