@@ -39,7 +39,7 @@ def where() -> list[tuple[str, str]]:
         ("date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
         ("klagg", " ".join(filter(None, (__version__, commit())))),
         ("processor", f"{processor()}, {os.cpu_count()} logical cores"),
-        ("load before", load()),
+        ("other load when it began", LOAD_BEFORE),
         ("memory", memory()),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
@@ -129,12 +129,11 @@ def memory() -> str:
 
 
 def load() -> str:
-    """How busy the machine was: 1 is one core."""
-    return (
-        f"{os.getloadavg()[0]:.1f} cores busy in the minute before the page was written"
-        if hasattr(os, "getloadavg")
-        else ""
-    )
+    """How busy the machine is with other work, as long as nothing is measured yet: 1 is one core."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    busy = os.getloadavg()[0]
+    return f"{busy:.1f} cores busy{'' if busy < 0.5 else ': times are longer than they need be, ratios hold better'}"
 
 
 def read(path: Path) -> str:
@@ -142,3 +141,6 @@ def read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+LOAD_BEFORE = load()
