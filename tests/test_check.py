@@ -264,8 +264,10 @@ def test_a_finding_that_a_second_reading_does_not_confirm_is_dropped(db: Path) -
         def __getattr__(self, name: str) -> object:
             return getattr(store, name)
 
-        def read(self, instrument_id: int, interval: Interval, start_ms: int, *rest: object, **more: object) -> Candles:
-            candles = store.read(instrument_id, interval, start_ms, *rest, **more)  # type: ignore[arg-type]
+        def read_raw(
+            self, instrument_id: int, interval: Interval, start_ms: int, *rest: object, **more: object
+        ) -> Candles:
+            candles = store.read_raw(instrument_id, interval, start_ms, *rest, **more)  # type: ignore[arg-type]
             if interval.name == "1h" and len(candles) > 1:
                 candles["trades"][0] += 1
                 self.reads += 1

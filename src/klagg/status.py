@@ -148,7 +148,12 @@ def _owner(market: MarketStatus) -> str:
 
 
 def _time(t_ms: int | None) -> str:
-    return "none" if t_ms is None else datetime.fromtimestamp(t_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if t_ms is None:
+        return "none"
+    try:
+        return datetime.fromtimestamp(t_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
+        return f"{t_ms} ms, which is no time: klagg check tells more"
 
 
 def _lag(lag_ms: int | None) -> str:

@@ -48,7 +48,10 @@ class CheckSource(Protocol):
     def gaps(self, market: Market) -> Sequence[Gap]:
         """Spans on record as not kept."""
 
-    def read(
+    def malformed_rows(self, market: Market) -> Iterable[str]:
+        """A line for each series of no instrument or interval, and for what a start would refuse."""
+
+    def read_raw(
         self,
         instrument_id: int,
         interval: Interval,
@@ -58,7 +61,7 @@ class CheckSource(Protocol):
         *,
         descending: bool = False,
     ) -> Candles:
-        """Closed candles that open in `[start_ms, end_ms)`."""
+        """Closed candles that open in `[start_ms, end_ms)`, whatever they hold."""
 
 
 def check(
@@ -101,6 +104,7 @@ def check(
             known.add(symbol)
             if wanted is None or symbol in wanted:
                 _Instrument(store, stored, chosen, span, closed_upto_ms, report).run()
+        report.malformed += [line for line in store.malformed_rows(one) if line not in report.malformed]
         report.gaps += [
             gap
             for gap in store.gaps(one)
@@ -170,12 +174,12 @@ class _Instrument:
 
     def _bounds(self, interval: Interval) -> tuple[int, int] | None:
         """The opens of the first and last candle of a series in the range."""
-        first = self._store.read(self._stored.id, interval, *self._span, 1)
-        last = self._store.read(self._stored.id, interval, *self._span, 1, descending=True)
+        first = self._store.read_raw(self._stored.id, interval, *self._span, 1)
+        last = self._store.read_raw(self._stored.id, interval, *self._span, 1, descending=True)
         return (int(first["open_ms"][0]), int(last["open_ms"][0])) if len(first) and len(last) else None
 
     def _read(self, interval: Interval, start_ms: int, end_ms: int) -> Candles:
-        return self._store.read(self._stored.id, interval, start_ms, end_ms)
+        return self._store.read_raw(self._stored.id, interval, start_ms, end_ms)
 
     def _expected_end(self, interval: Interval) -> int | None:
         """Up to which open a series must reach: to what is closed, if it ever ran live, and while it was listed."""

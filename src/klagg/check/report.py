@@ -25,6 +25,8 @@ class Kind(StrEnum):
     """A negative or malformed volume, taker volume above volume, volume without trades."""
     SCALE = "scale"
     """A scale that no number can have."""
+    ORIGIN = "origin"
+    """An origin that klagg does not know."""
     FLAT = "flat"
     """A candle without trades that is not its previous close throughout."""
     PARENT = "parent"
@@ -59,7 +61,8 @@ class Report:
     """What was looked at and what is wrong.
 
     `findings` holds the first `limit`; `counts` has all, by kind. `gaps` are the spans on record as not kept: known, so
-    no findings; where candles are missing there still, the hole is.
+    no findings; where candles are missing there still, the hole is. `malformed` are rows of no series, and those a start
+    would refuse, a line each.
     """
 
     limit: int = MAX_FINDINGS
@@ -69,6 +72,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[Kind] = field(default_factory=Counter)
     gaps: list[Gap] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -78,7 +82,7 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.total
+        return not self.total and not self.malformed
 
     def add(self, finding: Finding) -> None:
         """Count a finding, and keep it while there is room."""
@@ -95,6 +99,7 @@ class Report:
             "parents_compared": self.parents_compared,
             "total": self.total,
             "counts": {kind.value: count for kind, count in sorted(self.counts.items())},
+            "malformed": self.malformed,
             "findings": [finding.as_dict() for finding in self.findings],
             "gaps": [
                 {

@@ -10,7 +10,7 @@ from klagg.check.folding import PRICES, SUMS, Mask, at_scale, common_scale, next
 from klagg.check.report import Finding, Kind, Report
 from klagg.fixed import MAX_SCALE, WORD
 from klagg.interval import MONTH_STEP, Interval
-from klagg.model import Candles, Ints, Market, no_candles
+from klagg.model import Candles, Ints, Market, Origin, no_candles
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class Scan:
         for candle in candles[bad_scale]:
             scales: dict[str, str | int] = {name: int(candle[name]) for name in ("price_scale", "qty_scale")}
             self._add(Kind.SCALE, candle, scales)
+        for candle in candles[candles["origin"] > max(Origin)]:
+            self._add(Kind.ORIGIN, candle, {"origin": int(candle["origin"])})
         candles = candles[~bad_scale]
         aligned = opens_at(candles["open_ms"], self._series.interval) == candles["open_ms"]
         for candle in candles[~aligned]:

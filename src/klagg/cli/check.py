@@ -65,10 +65,13 @@ def _lines(report: "Report") -> "Iterator[str]":
         yield _line(finding)
     if report.total > len(report.findings):
         yield f"… and {report.total - len(report.findings):,} more"
+    for line in report.malformed:
+        yield f"malformed: {line}"
     for gap in report.gaps:
         symbol = gap.symbol or "all symbols"
         yield f"gap on record: {gap.market.value} {symbol} {_time(gap.start_ms)} to {_time(gap.end_ms)}: {gap.reason}"
-    counts = ", ".join(f"{count:,} {kind.value}" for kind, count in sorted(report.counts.items()))
+    found = [f"{count:,} {kind.value}" for kind, count in sorted(report.counts.items())]
+    counts = ", ".join(found + ([f"{len(report.malformed):,} malformed"] if report.malformed else []))
     yield f"{report.series:,} series, {report.candles:,} candles, {report.parents_compared:,} compared with their minutes"
     yield f"wrong: {counts}" if counts else "nothing is wrong"
 
@@ -80,4 +83,7 @@ def _line(finding: "Finding") -> str:
 
 
 def _time(t_ms: int) -> str:
-    return datetime.fromtimestamp(t_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    try:
+        return datetime.fromtimestamp(t_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    except (ValueError, OverflowError):
+        return f"{t_ms} ms"

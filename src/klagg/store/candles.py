@@ -2,11 +2,12 @@
 # ruff: noqa: S608  # statements are built from names that stand in this package; values are bound
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 
-from klagg.interval import Interval
+from klagg.errors import MalformedRow
+from klagg.interval import INTERVALS, Interval
 from klagg.model import Candles, Ints, Market, Origin
 from klagg.store import guard
 from klagg.store.database import Database
@@ -23,6 +24,7 @@ from klagg.store.rows import (
     series_of,
 )
 from klagg.store.schema import KEY, LEISURE_WHERE, SERIES_INTERVALS, URGENT_WHERE, VALUES
+from klagg.store.validate import NARROW_LIMITS
 
 UNVERIFIED: Final = np.dtype(
     [("instrument_id", np.int64), ("interval", np.uint8), ("open_ms", np.int64), ("origin", np.uint8)]
@@ -118,7 +120,41 @@ def read(
     *,
     descending: bool,
 ) -> Candles:
-    """The closed candles of a series that open in `[start_ms, end_ms)`."""
+    """The closed candles of a series that open in `[start_ms, end_ms)`.
+
+    Raises:
+        MalformedRow: a scale or an origin that cannot be; naming symbol, interval, open time, column and value.
+
+    """
+    candles = read_raw(database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
+    for name, most in NARROW_LIMITS.items():
+        bad = candles[name] > most
+        if bad.any():
+            open_ms = int(candles["open_ms"][int(np.argmax(bad))])
+            _refuse(database, instrument_id * SERIES_INTERVALS + interval.code, open_ms, name)
+    return candles
+
+
+def _refuse(database: Database, series: int, open_ms: int, column: str) -> NoReturn:
+    row = database.one(f"SELECT {column} FROM candle WHERE series = ? AND open_ms = ?", (series, open_ms))
+    name = Directory(database).name(series // SERIES_INTERVALS)
+    raise MalformedRow(
+        f"{database.path}: table candle: {name} {INTERVALS[series % SERIES_INTERVALS]} open_ms {open_ms}: {column} is "
+        f"{row[0] if row else 'gone'}, not within 0 to {NARROW_LIMITS[column]}: correct or delete the row, or restore a copy"
+    )
+
+
+def read_raw(
+    database: Database,
+    instrument_id: int,
+    interval: Interval,
+    start_ms: int,
+    end_ms: int,
+    limit: int | None,
+    *,
+    descending: bool,
+) -> Candles:
+    """The same candles, whatever they hold; a scale or origin that fits no byte is 255."""
     rows = database.rows(
         f"SELECT {READ_COLUMNS} FROM candle WHERE series = ? AND open_ms >= ? AND open_ms < ? "
         f"ORDER BY open_ms {'DESC' if descending else 'ASC'} LIMIT ?",

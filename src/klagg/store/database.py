@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from klagg.errors import StoreError, StoreUnavailable
 from klagg.store import schema
+from klagg.store.integrity import check_tables
 
 Mode = Literal["create", "write", "read"]
 Synchronous = Literal["NORMAL", "FULL"]
@@ -74,7 +75,9 @@ class Database:
     def rows(self, statement: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, as they come."""
         try:
-            yield from self.connection.execute(statement, parameters)
+            # Not `yield from`: closing the generator early would close the cursor, and that may fail.
+            for row in self.connection.execute(statement, parameters):  # noqa: UP028
+                yield row
         except sqlite3.DatabaseError as error:
             raise translated(error, self.path) from error
 
@@ -137,6 +140,7 @@ def open_database(path: Path, mode: Mode, synchronous: Synchronous) -> Database:
         else:
             _configure(database, synchronous)
             _migrate(database)
+        check_tables(database)
     except BaseException:
         connection.close()
         raise
@@ -217,10 +221,6 @@ def _identify(database: Database) -> int:
     known = len(schema.MIGRATIONS)
     if version > known:
         raise StoreError(f"{path}: the database has version {version}, this klagg knows {known}: use a newer klagg")
-    if not database.one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'candle'"):
-        raise StoreError(
-            f"{path}: klagg's table candle is missing: restore the database, or name another file with --db"
-        )
     return int(version)
 
 

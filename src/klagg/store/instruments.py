@@ -11,8 +11,9 @@ import numpy as np
 from klagg.errors import MalformedRow
 from klagg.fixed import MAX_SCALE
 from klagg.interval import INTERVALS, Interval
-from klagg.model import Instrument, Ints, Market, Status, virtual_shard
+from klagg.model import VIRTUAL_SHARDS, Instrument, Ints, Market, Status, virtual_shard
 from klagg.store.database import Database
+from klagg.store.validate import FAR_MS
 
 MARKETS: Final = tuple(Market)
 
@@ -37,9 +38,7 @@ class Life:
     retired_ms: int | None
 
 
-_COLUMNS: Final = (
-    "id, market, symbol, status, price_scale, qty_scale, base, quote, listed_ms, native_status, extra, retired_ms"
-)
+_COLUMNS: Final = "id, market, symbol, status, price_scale, qty_scale, base, quote, listed_ms, native_status, extra, retired_ms, shard"
 
 
 def put(database: Database, instruments: Iterable[Instrument], at_ms: int) -> dict[str, int]:
@@ -143,12 +142,18 @@ def read(database: Database, market: Market | None) -> list[StoredInstrument]:
             native,
             extra,
             retired_ms,
+            shard,
         ) = row
         for name, value, valid in (
             ("market", market_name, market_name in {known.value for known in Market}),
             ("status", status, status in {known.value for known in Status}),
             ("price_scale", price_scale, 0 <= price_scale <= MAX_SCALE),
             ("qty_scale", qty_scale, 0 <= qty_scale <= MAX_SCALE),
+            ("id", number, number > 0),
+            ("symbol", symbol, bool(symbol)),
+            ("listed_ms", listed_ms, 0 <= listed_ms < FAR_MS),
+            ("retired_ms", retired_ms, retired_ms is None or 0 <= retired_ms < FAR_MS),
+            ("shard", shard, 0 <= shard < VIRTUAL_SHARDS),
         ):
             if not valid:
                 raise MalformedRow(

@@ -15,7 +15,7 @@ from klagg.store.database import Database
 from klagg.store.instruments import MARKETS, Directory
 from klagg.store.rows import integers
 from klagg.store.schema import SERIES_INTERVALS, VALUES
-from klagg.store.validate import check_candles, check_narrow
+from klagg.store.validate import FAR_MS, check_candles, check_narrow, check_together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +122,7 @@ def _candles(database: Database, directory: Directory, table: Ints, name: str) -
     for column, values in columns.items():
         candles[column] = values
     check_candles(series, candles, directory.name, where)
+    check_together(series, candles, directory.name, where)
     return candles
 
 
@@ -153,7 +154,7 @@ def _last_trades(
     for name, bad in (
         ("price_scale", (columns["price_scale"] < 0) | (columns["price_scale"] > MAX_SCALE)),
         ("agg_id", columns["agg_id"] < -1),
-        ("time_ms", seen & (columns["time_ms"] < 0)),
+        ("time_ms", seen & ((columns["time_ms"] < 0) | (columns["time_ms"] > FAR_MS))),
         ("price", (columns["price"] < 0) | (columns["price"] >= MANTISSA_LIMIT) | (seen & (columns["price"] == 0))),
     ):
         if bad.any():

@@ -89,17 +89,25 @@ def integers(rows: Iterable[tuple[int, ...]], width: int) -> Ints:
     return np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, width)
 
 
+SMALL_COLUMNS: Final = ("price_scale", "qty_scale", "origin")
+"""The columns that are one byte in `CANDLE`."""
 READ_COLUMNS: Final = ", ".join(("open_ms", *VALUES, "verified"))
 READ_WIDTH: Final = len(VALUES) + 2
 
 
 def candles_of(table: Ints, interval_codes: Ints | int, *, closed: bool) -> Candles:
-    """The candles of rows read as `open_ms, *VALUES, verified` (open ones have no `verified`)."""
+    """The candles of rows read as `open_ms, *VALUES, verified` (open ones have no `verified`).
+
+    A small column that does not fit a byte is 255, which no scale and no origin is.
+    """
     candles = no_candles(len(table))
     candles["interval"] = interval_codes
     candles["open_ms"] = table[:, 0]
     for column, name in enumerate(VALUES, 1):
-        candles[name] = table[:, column]
+        values = table[:, column]
+        if name in SMALL_COLUMNS:
+            values = np.where((values < 0) | (values > 255), 255, values)
+        candles[name] = values
     if closed:
         verified = table[:, len(VALUES) + 1] != 0
         candles["flags"] = Flag.CLOSED.value | np.where(verified, Flag.VERIFIED.value, 0)

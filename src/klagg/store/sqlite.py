@@ -9,10 +9,11 @@ from typing import Final
 
 import numpy as np
 
+from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
 from klagg.store import candles as candle_rows
-from klagg.store import claims, instruments, newest
+from klagg.store import claims, instruments, newest, strays
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
 from klagg.store.guard import Leave, Recorder
@@ -310,8 +311,32 @@ class SqliteStore:
         *,
         descending: bool = False,
     ) -> Candles:
-        """The closed candles of a series that open in `[start_ms, end_ms)`, `slot` 0."""
+        """The closed candles of a series that open in `[start_ms, end_ms)`, `slot` 0.
+
+        Raises:
+            MalformedRow: a scale or an origin that cannot be.
+
+        """
         return candle_rows.read(self._database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
+
+    def read_raw(
+        self,
+        instrument_id: int,
+        interval: Interval,
+        start_ms: int,
+        end_ms: int,
+        limit: int | None = None,
+        *,
+        descending: bool = False,
+    ) -> Candles:
+        """The same candles, whatever they hold: for those who look for faults."""
+        return candle_rows.read_raw(
+            self._database, instrument_id, interval, start_ms, end_ms, limit, descending=descending
+        )
+
+    def malformed_rows(self, market: Market) -> Iterator[str]:
+        """One line for each series of no instrument or interval, and for what a start of this market would refuse."""
+        return strays.malformed_rows(self._database, self._directory, market)
 
     def iter_read(
         self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, *, chunk: int = READ_CHUNK
@@ -354,7 +379,15 @@ class SqliteStore:
             "SELECT origin, verified, candles FROM tally WHERE market = ? AND candles <> 0 ORDER BY origin, verified",
             (market.value,),
         )
-        return [CandleCount(Origin(origin), bool(verified), count) for origin, verified, count in rows]
+        known = {origin.value for origin in Origin}
+        counts = []
+        for origin, verified, count in rows:
+            if origin not in known:
+                raise MalformedRow(
+                    f"{self.path}: table tally, market {market.value}: unknown origin {origin}: delete the row"
+                )
+            counts.append(CandleCount(Origin(origin), bool(verified), count))
+        return counts
 
     def newest_minute_ms(self, market: Market) -> int | None:
         """The open of the newest closed minute of any symbol (one seek a symbol)."""
