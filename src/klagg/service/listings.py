@@ -137,7 +137,9 @@ class Listings:
             return
         if symbol not in self.ids or self.instruments.get(symbol) != instrument:
             await self._put(instrument)
-        seed = await self._seed(instrument, price, worker) if instrument.listed_ms <= self._now_ms() else None
+        # Not between a boundary and its tick: the seeds would begin a minute before the listing.
+        due = MINUTE.open_at(max(self._now_ms(), instrument.listed_ms)) <= worker.last_tick_ms
+        seed = await self._seed(instrument, price, worker) if due else None
         if seed is None:
             if symbol not in self.waiting:
                 log.info("symbol.waits", market=self._market.value, symbol=symbol, listed_ms=instrument.listed_ms)

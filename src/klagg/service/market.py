@@ -251,11 +251,16 @@ class MarketService:
         )
 
     async def _retire(self, instrument: Instrument, stored: Seed | None, boundary_ms: int) -> None:
-        """A symbol has left while nobody looked: its candles go on to its delivery, where the exchange says when that was."""
+        """A symbol has left while nobody looked: its candles go on to its delivery, on spot to what is stored.
+
+        Where a contract was settled early nobody says when: until now, as the exchange itself goes on making candles of it.
+        """
         symbol = instrument.symbol
         since_ms = boundary_ms if stored is None else stored.boundary_ms
         delivery_ms = MINUTE.open_at(int(instrument.extra.get("delivery_ms", 0)))
-        end_ms = delivery_ms if since_ms < delivery_ms <= boundary_ms else since_ms
+        end_ms = since_ms if self.market is Market.SPOT else boundary_ms
+        if since_ms < delivery_ms < boundary_ms:
+            end_ms = delivery_ms
         await self._store.call(self._store.store.put_instruments, [instrument], end_ms)
         log.info("symbol.retired", market=self.market.value, symbol=symbol, last_tick_ms=end_ms)
         if since_ms < end_ms:
