@@ -26,6 +26,7 @@ app = App(
     help_format="plaintext",
     version_flags=["--version"],
     help_flags=["--help", "-h"],
+    suppress_keyboard_interrupt=False,  # `main` turns it into the exit code
 )
 app["--help"].group = app["--version"].group = TOOLS
 

@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from klagg.errors import KlaggError
 from klagg.store.candles import UNVERIFIED
@@ -60,17 +61,26 @@ def filling(url: str) -> Iterator[SqliteStore]:
     """
     path = parse_db_url(url)
     is_new = not path.exists()
-    store = open_store(url, mode="create")
+    try:
+        store = open_store(url, mode="create")
+    except KeyboardInterrupt:
+        if is_new:
+            _remove(path)
+        raise
     try:
         yield store
     except BaseException:
         is_new = is_new and _is_empty(store)
         store.close()
         if is_new:
-            for suffix in ("-wal", "-shm", ""):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            _remove(path)
         raise
     store.close()
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _is_empty(store: SqliteStore) -> bool:

@@ -160,6 +160,10 @@ def _check_file(path: Path, mode: Mode) -> None:
             raise StoreError(
                 f"{path}: the directory {path.absolute().parent} does not exist: make it, or name another with --db"
             ) from None
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise StoreError(
+                f"{path}: the directory {path.absolute().parent} may not be written: name another with --db"
+            ) from None
         return
     except OSError as error:
         raise StoreError(f"{path}: the database cannot be opened: {error.strerror}") from error
@@ -170,6 +174,9 @@ def _check_file(path: Path, mode: Mode) -> None:
     # The file itself is never opened here: closing it would drop the locks that SQLite holds on it in this process.
     if not os.access(path, os.R_OK):
         raise StoreError(f"{path}: the database may not be read: check its permissions")
+    # The log lies beside the file, so that a writer needs the directory too.
+    if mode != "read" and not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
+        raise StoreError(f"{path}: the database {_UNUSABLE[sqlite3.SQLITE_READONLY]}")
 
 
 def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
