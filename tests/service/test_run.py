@@ -1,0 +1,72 @@
+"""The beginning and the end of a service: a signal is heard at any stage, and the end does not wait for ever."""
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from klagg.clock import ScaledClock, SystemClock
+from klagg.config.settings import Settings
+from klagg.errors import KlaggError, StoreError
+from klagg.model import Market
+from klagg.service import market as market_module
+from klagg.service.run import Service
+from klagg.sim import ExchangeSettings, OfflineExchange
+from klagg.store import open_store
+from klagg.store.thread import StoreThread
+
+NOBODY = "127.0.0.1:9"
+
+
+async def test_a_signal_is_heard_while_the_exchange_cannot_be_reached(tmp_path: Path) -> None:
+    settings = Settings(db=str(tmp_path / "k.db"), rest_url=(f"http://{NOBODY}",), ws_url=(f"ws://{NOBODY}",))
+    store = StoreThread(open_store(settings.db, mode="create"))
+    stopped = asyncio.Event()
+    running = asyncio.create_task(Service(settings, SystemClock(), store).run(stopped))
+    await asyncio.sleep(0.3)
+    assert not running.done(), "it tries again for some time"
+    stopped.set()
+    began = time.monotonic()
+    await running
+    assert time.monotonic() - began < 2
+    await store.close()
+
+
+async def test_a_database_that_stays_locked_does_not_hold_the_end_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market_module, "LAST_FLUSH_S", 0.5)
+    world = OfflineExchange(ExchangeSettings(market=Market.USDM, symbols=3, seed=3, history_ms=3_600_000))
+    await world.start()
+    db = tmp_path / "k.db"
+    settings = Settings(db=str(db), rest_url=(world.rest_url,), ws_url=(world.ws_url,), history="0")
+    store = StoreThread(open_store(settings.db, mode="create"))
+    service = Service(settings, SystemClock(), store)
+    stopped = asyncio.Event()
+    running = asyncio.create_task(service.run(stopped))
+    await asyncio.wait({running, asyncio.create_task(service.live.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    locked = sqlite3.connect(db, isolation_level=None)
+    try:
+        locked.execute("BEGIN IMMEDIATE")
+        service.markets[0].workers[0].core.snapshot()
+        stopped.set()
+        with pytest.raises(StoreError, match=r"could not be written.*next start"):
+            await asyncio.wait_for(running, 10)
+    finally:
+        locked.close()
+        await store.close()
+        await world.stop()
+
+
+async def test_the_first_error_ends_all_in_its_own_words(tmp_path: Path) -> None:
+    settings = Settings(
+        db=str(tmp_path / "k.db"), rest_url=(f"http://{NOBODY}",), ws_url=(f"ws://{NOBODY}",), clock_speed=500.0
+    )
+    store = StoreThread(open_store(settings.db, mode="create"))
+    with pytest.raises(
+        KlaggError, match=r"cannot be read after 5 attempts: cannot get an answer from http://127.0.0.1:9"
+    ):
+        await Service(settings, ScaledClock(500.0), store).run(asyncio.Event())
+    await store.close()
