@@ -4,9 +4,24 @@ import subprocess
 import sys
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from klagg import model
-from klagg.model import CANDLE, LAST_TRADE, NUMBERS, TRADE, Flag, Instrument, Market, Origin, Status
+from klagg.model import (
+    CANDLE,
+    LAST_TRADE,
+    NUMBERS,
+    TRADE,
+    Flag,
+    Instrument,
+    Market,
+    Origin,
+    Status,
+    copied,
+    joined,
+    picked,
+)
 
 
 def test_rows_are_packed_as_documented():
@@ -80,3 +95,16 @@ def test_the_same_symbol_of_two_markets_is_two_things():
     usdm = Instrument(Market.USDM, "BTCUSDT", Status.TRADING, 2, 5)
     assert spot != usdm
     assert spot == Instrument(Market.SPOT, "BTCUSDT", Status.TRADING, 2, 5, extra={"filters": []})
+
+
+@given(st.lists(st.integers(0, 1 << 40), max_size=20), st.data())
+def test_moving_rows_as_blocks_is_what_numpy_does(numbers: list[int], data: st.DataObject) -> None:
+    rows = np.zeros(len(numbers), CANDLE)
+    rows["open_ms"], rows["taker_quote_lo"], rows["slot"] = numbers, numbers[::-1], np.arange(len(numbers))
+    index = np.array(data.draw(st.lists(st.integers(0, len(numbers) - 1), max_size=9) if numbers else st.just([])), int)
+    mask = rows["open_ms"] % 2 == 0
+    assert (copied(rows[::2]) == rows[::2]).all()
+    assert (picked(rows, index) == rows[index]).all()
+    assert (picked(rows, mask) == rows[mask]).all()
+    assert (joined([rows, rows[::-1]]) == np.concatenate([rows, rows[::-1]])).all()
+    assert copied(rows).dtype == joined([rows, rows]).dtype == CANDLE

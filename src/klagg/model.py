@@ -5,6 +5,7 @@ these columns and no stage knows another.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag, StrEnum
 from typing import Any, Final
@@ -16,6 +17,8 @@ Trades = npt.NDArray[np.void]
 """An array of `TRADE`."""
 Candles = npt.NDArray[np.void]
 """An array of `CANDLE`."""
+Rows = npt.NDArray[np.void]
+"""An array of any structured dtype."""
 Ints = npt.NDArray[np.int64]
 
 VIRTUAL_SHARDS: Final = 256
@@ -197,6 +200,26 @@ def virtual_shard(market: Market, symbol: str) -> int:
     """The virtual shard of a symbol: a stable hash of market and symbol, never `hash()`, never list order."""
     digest = hashlib.blake2b(f"{market.value}:{symbol}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % VIRTUAL_SHARDS
+
+
+def copied(rows: Rows) -> Rows:
+    """A copy of structured rows, moved as whole blocks: some 15 times faster than numpy's own, which goes field by field."""
+    return _blocks(rows).copy().view(rows.dtype)
+
+
+def picked(rows: Rows, index: npt.NDArray[Any]) -> Rows:
+    """`rows[index]` of structured rows, by positions or a mask, moved as whole blocks."""
+    chosen: Rows = _blocks(rows)[index]
+    return chosen.view(rows.dtype)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The parts (at least one) of the same dtype, one after the other, moved as whole blocks."""
+    return np.concatenate([_blocks(part) for part in parts]).view(parts[0].dtype)
+
+
+def _blocks(rows: Rows) -> Rows:
+    return rows.view(f"V{rows.dtype.itemsize}")
 
 
 def no_candles(count: int = 0) -> Candles:

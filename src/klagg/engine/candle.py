@@ -12,8 +12,8 @@ from klagg.fixed import MANTISSA_LIMIT, POW10, WORD
 from klagg.model import Flag, Origin
 
 HALF: Final = 10**9
-SAFE_PRODUCT: Final = 9.0e18
-"""A product estimated below this surely fits 63 bits."""
+QUICK_HIGH: Final = 1.0e14
+"""A high word estimated below this is at most one off: its error is some 3e-16 of it."""
 POWERS: Final = np.array(POW10, np.int64)
 LIMITS: Final = np.array([MANTISSA_LIMIT // power for power in POW10], np.int64)
 """A mantissa below `LIMITS[n]` stays below 10^18 when n digits are added."""
@@ -25,11 +25,20 @@ CLOSED: Final = int(Flag.CLOSED)
 
 @kernel
 def product(a: int, b: int) -> Any:
-    """The two words of a * b, for 0 <= a, b < 10^18."""
-    if np.float64(a) * np.float64(b) < SAFE_PRODUCT:
-        value = a * b
-        hi = value // WORD
-        return hi, value - hi * WORD
+    """The two words of a * b, for 0 <= a, b < 10^18.
+
+    The high word is estimated in floating point. The low word is then exact although its terms wrap around 64 bits, because
+    it fits 63 itself, and it tells whether the estimate was one off.
+    """
+    estimate = np.float64(a) * np.float64(b) * 1e-18
+    if estimate < QUICK_HIGH:
+        hi: Any = np.int64(estimate)
+        lo: Any = a * b - hi * WORD
+        if lo < 0:
+            return hi - 1, lo + WORD
+        if lo >= WORD:
+            return hi + 1, lo - WORD
+        return hi, lo
     a_hi, b_hi = a // HALF, b // HALF
     a_lo, b_lo = a - a_hi * HALF, b - b_hi * HALF
     middle = a_hi * b_lo + a_lo * b_hi

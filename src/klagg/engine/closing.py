@@ -27,8 +27,8 @@ def lowest_rank(ints: Any, slot: int, k: int, last_closed: bool) -> int:
     """The lowest origin among the minutes of the open (or last closed) candle of the k-th interval; UNMATCHED if it has none."""
     base = LONGER + LONGER_WIDTH * (k - 1) + 1
     for rank in range(RANKS):
-        opened = ints[slot, RANK_COUNTS + rank] - ints[slot, base + rank]
-        if (ints[slot, base + RANKS + rank] if last_closed else opened) > 0:
+        opened = ints[RANK_COUNTS + rank, slot] - ints[base + rank, slot]
+        if (ints[base + RANKS + rank, slot] if last_closed else opened) > 0:
             return rank
     return UNMATCHED
 
@@ -40,22 +40,22 @@ def close_longer(rows: Any, ints: Any, slot: int, k: int, end_ms: int, calendar:
     A correction of the last closed one that nobody has collected yet goes out before its place is needed.
     """
     opened = RING + 2 * (k - 1)
-    if (ints[slot, s.DIRTY_LONGER] >> k) & 1:
-        out[used] = rows[slot, opened + 1]
-        ints[slot, s.DIRTY_LONGER] &= ~(1 << k)
+    if (ints[s.DIRTY_LONGER, slot] >> k) & 1:
+        out[used] = rows[opened + 1, slot]
+        ints[s.DIRTY_LONGER, slot] &= ~(1 << k)
         used += 1
     base = LONGER + LONGER_WIDTH * (k - 1)
-    row, last = rows[slot, opened], rows[slot, opened + 1]
+    row, last = rows[opened, slot], rows[opened + 1, slot]
     row["origin"] = folded_origin(lowest_rank(ints, slot, k, False), row["trades"])
     row["flags"] = CLOSED
-    rows[slot, opened + 1] = row
+    rows[opened + 1, slot] = row
     for rank in range(RANKS):
-        total = ints[slot, RANK_COUNTS + rank]
-        ints[slot, base + 1 + RANKS + rank] = total - ints[slot, base + 1 + rank]
-        ints[slot, base + 1 + rank] = total
+        total = ints[RANK_COUNTS + rank, slot]
+        ints[base + 1 + RANKS + rank, slot] = total - ints[base + 1 + rank, slot]
+        ints[base + 1 + rank, slot] = total
     begin(row, end_ms, last["close"])
-    ints[slot, base] = next_open_ms(end_ms, calendar[k, 0])
-    out[used] = rows[slot, opened + 1]
+    ints[base, slot] = next_open_ms(end_ms, calendar[k, 0])
+    out[used] = rows[opened + 1, slot]
     return used + 1
 
 
@@ -66,50 +66,68 @@ def open_minute(rows: Any, ints: Any, slot: int, open_ms: int, price: int, out: 
     A correction of the minute whose place it takes goes out if nobody has collected it yet.
     """
     column = (open_ms // MINUTE_MS) % RING
-    if (ints[slot, s.DIRTY_MINUTES] >> column) & 1:
-        out[used] = rows[slot, column]
-        ints[slot, s.DIRTY_MINUTES] &= ~(1 << column)
+    if (ints[s.DIRTY_MINUTES, slot] >> column) & 1:
+        out[used] = rows[column, slot]
+        ints[s.DIRTY_MINUTES, slot] &= ~(1 << column)
         used += 1
-    ints[slot, s.REQUERY] &= ~(1 << column)
-    ints[slot, s.LACKING] &= ~(1 << column)
-    ints[slot, s.PROVEN] &= ~(1 << column)
-    ints[slot, s.FIRST_AGG + column] = -1
-    ints[slot, s.LAST_AGG + column] = -1
-    begin(rows[slot, column], open_ms, price)
-    ints[slot, s.MINUTE] = open_ms
+    ints[s.REQUERY, slot] &= ~(1 << column)
+    ints[s.LACKING, slot] &= ~(1 << column)
+    ints[s.PROVEN, slot] &= ~(1 << column)
+    ints[s.FIRST_AGG + column, slot] = -1
+    ints[s.LAST_AGG + column, slot] = -1
+    begin(rows[column, slot], open_ms, price)
+    ints[s.MINUTE, slot] = open_ms
     return used
 
 
 @kernel
-def close_minute(rows: Any, ints: Any, slot: int, calendar: Any, due: Any, due_count: int, out: Any, used: int) -> int:
-    """Close an instrument's open minute and what ends with it, open the next; returns how much of `out` is used.
+def note_last_id(ints: Any, slot: int) -> None:
+    """Bring the open minute's highest id up to date, which trades in their turn do not write.
 
-    That is at most twice the number of intervals: each may push one correction out that was not collected.
-    `due[:due_count]`: the longer intervals of which a candle ends where this minute ends (`find_due`).
+    While ids run unbroken every new one is above all that were seen, so the frontier's is as good as the minute's own.
     """
-    open_ms = ints[slot, s.MINUTE]
-    end_ms = open_ms + MINUTE_MS
+    if ints[s.FRONTIER, slot] >= ints[s.MINUTE, slot]:
+        place = s.LAST_AGG + (ints[s.MINUTE, slot] // MINUTE_MS) % RING
+        ints[place, slot] = max(ints[place, slot], ints[s.NEXT_ID, slot] - 1)
+
+
+@kernel
+def close_only_minute(rows: Any, ints: Any, slot: int, intervals: int, out: Any, used: int) -> int:
+    """Close an instrument's open minute, fold it into what contains it, open the next; returns how much of `out` is used."""
+    open_ms = ints[s.MINUTE, slot]
+    note_last_id(ints, slot)
     column = (open_ms // MINUTE_MS) % RING
-    row = rows[slot, column]
+    row = rows[column, slot]
     if row["trades"] > 0:
         origin = PARTIAL
-    elif ints[slot, s.DOUBTED] >= open_ms:
+    elif ints[s.DOUBTED, slot] >= open_ms:
         origin = FILLED
-    elif ints[slot, s.SEEDED] == open_ms:
+    elif ints[s.SEEDED, slot] == open_ms:
         origin = SEED
     else:
-        origin = FLAT if ints[slot, s.SIGHTED] <= open_ms else FILLED
+        origin = FLAT if ints[s.SIGHTED, slot] <= open_ms else FILLED
     row["origin"] = origin
     row["flags"] = CLOSED
-    ints[slot, RANK_COUNTS + origin] += 1
+    ints[RANK_COUNTS + origin, slot] += 1
     out[used] = row
-    used += 1
     if row["trades"] > 0:
-        for k in range(1, calendar.shape[0]):
-            fold_into(rows[slot, RING + 2 * (k - 1)], row)
+        for k in range(1, intervals):
+            fold_into(rows[RING + 2 * (k - 1), slot], row)
+    return open_minute(rows, ints, slot, open_ms + MINUTE_MS, row["close"], out, used + 1)
+
+
+@kernel
+def close_minute(rows: Any, ints: Any, slot: int, calendar: Any, due: Any, out: Any, used: int) -> int:
+    """Close an instrument's open minute and the longer candles that end with it; returns how much of `out` is used.
+
+    That is at most twice the number of intervals: each may push one correction out that was not collected.
+    """
+    end_ms = ints[s.MINUTE, slot] + MINUTE_MS
+    used = close_only_minute(rows, ints, slot, calendar.shape[0], out, used)
+    due_count = find_due(end_ms, calendar, due)
     for index in range(due_count):
         used = close_longer(rows, ints, slot, due[index], end_ms, calendar, out, used)
-    return open_minute(rows, ints, slot, end_ms, row["close"], out, used)
+    return used
 
 
 @kernel
@@ -118,18 +136,26 @@ def tick(
 ) -> Any:
     """Close every minute that ends at or before `boundary_ms`, boundary by boundary, for the slots in `live`.
 
-    `live` is the bucket that all intervals share: an instrument has all of them. Returns how much of `out` is used and the
-    boundary reached, which is earlier than asked where `out` has no room for one boundary more.
+    `live` is the bucket that all intervals share: an instrument has all of them. Interval by interval, so that each pass walks along few
+    lines of the arrays. Returns how much of `out` is used and the boundary reached, which is earlier than asked where `out` has no room
+    for one boundary more.
     """
     while from_ms < boundary_ms:
         if used + 2 * live.shape[0] * calendar.shape[0] > out.shape[0]:
             return used, from_ms
         end_ms = from_ms + MINUTE_MS
-        due_count = find_due(end_ms, calendar, due)
         for index in range(live.shape[0]):
             slot = live[index]
-            if ints[slot, s.MINUTE] == from_ms:
-                used = close_minute(rows, ints, slot, calendar, due, due_count, out, used)
+            if ints[s.MINUTE, slot] == from_ms:
+                used = close_only_minute(rows, ints, slot, calendar.shape[0], out, used)
+        due_count = find_due(end_ms, calendar, due)
+        for place in range(due_count):
+            k = due[place]
+            for index in range(live.shape[0]):
+                slot = live[index]
+                # Where a trade came before the tick, this candle has closed already and the next one ends later.
+                if ints[LONGER + LONGER_WIDTH * (k - 1), slot] == end_ms:
+                    used = close_longer(rows, ints, slot, k, end_ms, calendar, out, used)
         from_ms = end_ms
     return used, from_ms
 
@@ -143,18 +169,20 @@ def snapshots(rows: Any, ints: Any, live: Any, intervals: int, out: Any, used: i
     """
     for index in range(live.shape[0]):
         slot = live[index]
-        minute = ints[slot, s.MINUTE]
+        minute = ints[s.MINUTE, slot]
         column = (minute // MINUTE_MS) % RING
         before = (column + RING - 1) % RING
-        out[used] = rows[slot, column]
-        if rows[slot, column]["trades"] > 0:
-            first = rows[slot, before]
-            price = first["close"] if first["open_ms"] == minute - MINUTE_MS else rows[slot, column]["open"]
+        out[used] = rows[column, slot]
+        if rows[column, slot]["trades"] > 0:
+            first = rows[before, slot]
+            price = first["close"] if first["open_ms"] == minute - MINUTE_MS else rows[column, slot]["open"]
             begin(out[used], minute, price)
         out[used]["origin"] = FLAT
         used += 1
-        for k in range(1, intervals):
-            row = rows[slot, RING + 2 * (k - 1)]
+    for k in range(1, intervals):
+        for index in range(live.shape[0]):
+            slot = live[index]
+            row = rows[RING + 2 * (k - 1), slot]
             row["origin"] = folded_origin(min(lowest_rank(ints, slot, k, False), FLAT), row["trades"])
             out[used] = row
             used += 1
@@ -164,16 +192,16 @@ def snapshots(rows: Any, ints: Any, live: Any, intervals: int, out: Any, used: i
 @kernel
 def place(rows: Any, ints: Any, slot: int, minute_ms: int, price: int, calendar: Any) -> None:
     """Open a candle without trades in every interval for a slot whose numbers and scales are already set."""
-    for column in range(rows.shape[1]):
-        row = rows[slot, column]
+    for column in range(rows.shape[0]):
+        row = rows[column, slot]
         row["slot"] = slot
         row["interval"] = 0
-        row["price_scale"] = ints[slot, s.PRICE_SCALE]
-        row["qty_scale"] = ints[slot, s.QTY_SCALE]
+        row["price_scale"] = ints[s.PRICE_SCALE, slot]
+        row["qty_scale"] = ints[s.QTY_SCALE, slot]
         begin(row, -1, price)
-    begin(rows[slot, (minute_ms // MINUTE_MS) % RING], minute_ms, price)
+    begin(rows[(minute_ms // MINUTE_MS) % RING, slot], minute_ms, price)
     for k in range(1, calendar.shape[0]):
         opened = RING + 2 * (k - 1)
         open_ms = open_ms_at(minute_ms, calendar[k, 0], calendar[k, 1])
-        begin(rows[slot, opened], open_ms, price)
-        ints[slot, LONGER + LONGER_WIDTH * (k - 1)] = next_open_ms(open_ms, calendar[k, 0])
+        begin(rows[opened, slot], open_ms, price)
+        ints[LONGER + LONGER_WIDTH * (k - 1), slot] = next_open_ms(open_ms, calendar[k, 0])

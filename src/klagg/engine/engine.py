@@ -12,7 +12,7 @@ from klagg.engine import state as s
 from klagg.errors import NumberError
 from klagg.fixed import MANTISSA_LIMIT, MAX_SCALE, WORD
 from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
-from klagg.model import CANDLE, LAST_TRADE, TRADE, Candles, Ints, Origin, Trades, no_candles
+from klagg.model import CANDLE, LAST_TRADE, TRADE, Candles, Ints, Origin, Trades, copied, joined, no_candles, picked
 
 OUT_ROOM: Final = 16_384
 """Candles that one kernel call may return; a longer catch-up comes in several calls, between which trades are applied."""
@@ -50,12 +50,13 @@ class Engine:
         self._codes = np.array([interval.code for interval in intervals], np.uint8)
         self._calendar = np.array([(i.step_ms, i.anchor_ms) for i in intervals], np.int64)
         self._due = np.zeros(len(intervals), np.int64)
-        self._rows = np.zeros((capacity, s.row_columns(len(intervals))), CANDLE)
-        self._ints = np.zeros((capacity, s.int_columns(len(intervals))), np.int64)
+        self._rows = np.zeros((s.row_columns(len(intervals)), s.width(capacity)), CANDLE)
+        self._ints = np.zeros((s.int_columns(len(intervals)), s.width(capacity)), np.int64)
         self._tallies = np.zeros(s.TALLIES, np.int64)
         self._live = np.zeros(0, np.int64)
         self._slots = 0
         self._boundary_ms = 0
+        self._collected_ms = 0
         self._room(capacity)
         self._used = 0
         self._ready: list[Candles] = []
@@ -75,7 +76,7 @@ class Engine:
         assert boundary_ms % MINUTE_MS == 0
         assert 0 < price < MANTISSA_LIMIT
         slot = self._new_slot()
-        ints = self._ints[slot]
+        ints = self._ints[:, slot]
         ints[:] = 0
         ints[s.LIVE] = 1
         ints[s.PRICE_SCALE], ints[s.QTY_SCALE] = price_scale, qty_scale
@@ -87,8 +88,8 @@ class Engine:
         closing.place(self._rows, self._ints, slot, boundary_ms, price, self._calendar)
         for k in range(1, len(self.intervals)):
             column = s.RING + 2 * (k - 1)
-            self._rows[slot, column : column + 2]["interval"] = self._codes[k]
-            if self._rows[slot, column]["open_ms"] < boundary_ms:
+            self._rows[column : column + 2, slot]["interval"] = self._codes[k]
+            if self._rows[column, slot]["open_ms"] < boundary_ms:
                 # Its part before the boundary is not known here: the rank of a seed stands for it until it is rebased.
                 ints[s.LONGER + s.LONGER_WIDTH * (k - 1) + 1 + int(Origin.SEED)] = -1
         self._live = np.append(self._live, slot)
@@ -101,15 +102,15 @@ class Engine:
         `candles`: at most one open candle per interval, any of which may be missing or older than the boundary's (then it
         is left out); scales may be narrower than the slot's.
         """
-        for candle in candles.copy():
+        for candle in copied(candles):
             k = int(np.searchsorted(self._codes, candle["interval"]))
             if k == len(self.intervals) or self._codes[k] != candle["interval"] or k == 0:
                 continue
             candle["slot"] = slot
             self._widen_to(slot, int(candle["price_scale"]), int(candle["qty_scale"]))
-            matching.rebase(self._rows, self._ints, slot, k, candle, int(self._ints[slot, s.MINUTE]))
+            matching.rebase(self._rows, self._ints, slot, k, candle, int(self._ints[s.MINUTE, slot]))
         if last_trade is not None and last_trade["agg_id"] >= 0:
-            ints = self._ints[slot]
+            ints = self._ints[:, slot]
             ints[s.NEXT_ID] = last_trade["agg_id"] + 1
             ints[s.CHAIN] = ints[s.FRONTIER] = ints[s.TOP] = last_trade["time_ms"]
             self._widen_to(slot, int(last_trade["price_scale"]), 0)
@@ -118,16 +119,19 @@ class Engine:
 
     def retire(self, slot: int) -> None:
         """Stop making candles of an instrument; what changed and was not collected still comes out."""
-        self._ints[slot, s.LIVE] = 0
+        self._ints[s.LIVE, slot] = 0
         self._live = self._live[self._live != slot]
+        self._collected_ms = 0
 
     def _new_slot(self) -> int:
         slot = self._slots
-        if slot == len(self._ints):
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
-            self._ints = np.concatenate([self._ints, np.zeros_like(self._ints)])
+        held = self._ints.shape[1]
+        if slot == held:
+            more = s.width(2 * held) - held
+            self._rows = np.pad(self._rows, ((0, 0), (0, more)))
+            self._ints = np.pad(self._ints, ((0, 0), (0, more)))
             self._flush_out()
-            self._room(len(self._ints))
+            self._room(held + more)
         self._slots += 1
         return slot
 
@@ -143,16 +147,16 @@ class Engine:
 
     def minute_ms(self, slot: int) -> int:
         """The open of an instrument's open minute."""
-        return int(self._ints[slot, s.MINUTE])
+        return int(self._ints[s.MINUTE, slot])
 
     def scales(self, slot: int) -> tuple[int, int]:
         """An instrument's price and quantity scale."""
-        return int(self._ints[slot, s.PRICE_SCALE]), int(self._ints[slot, s.QTY_SCALE])
+        return int(self._ints[s.PRICE_SCALE, slot]), int(self._ints[s.QTY_SCALE, slot])
 
     def minute_origin(self, slot: int, open_ms: int) -> Origin | None:
         """The origin of a closed minute that is still in memory."""
-        row = self._rows[slot, s.minute_column(open_ms)]
-        return Origin(int(row["origin"])) if row["open_ms"] == open_ms < self._ints[slot, s.MINUTE] else None
+        row = self._rows[s.minute_column(open_ms), slot]
+        return Origin(int(row["origin"])) if row["open_ms"] == open_ms < self._ints[s.MINUTE, slot] else None
 
     # Trades and time
 
@@ -190,7 +194,7 @@ class Engine:
         if len(self._live) == 0:
             self._boundary_ms = max(self._boundary_ms, boundary_ms)
             return True
-        start_ms = int(self._ints[self._live, s.MINUTE].min())
+        start_ms = int(self._ints[s.MINUTE, self._live].min())
         if start_ms < boundary_ms:
             if len(self._out) < self._used + 2 * len(self._live) * len(self.intervals):
                 self._flush_out()
@@ -218,7 +222,7 @@ class Engine:
     def sight(self, slots: Iterable[int], at_ms: int) -> None:
         """The feed of these instruments is alive since `at_ms`."""
         chosen = np.fromiter(slots, np.int64)
-        self._ints[chosen, s.SIGHTED] = np.minimum(self._ints[chosen, s.SIGHTED], at_ms)
+        self._ints[s.SIGHTED, chosen] = np.minimum(self._ints[s.SIGHTED, chosen], at_ms)
 
     def blind(self, slots: Iterable[int], since_ms: int) -> None:
         """Nothing is known of these instruments since `since_ms`: their minutes without trades prove nothing."""
@@ -242,7 +246,7 @@ class Engine:
 
     def _match(self, match: object, klines: Candles) -> Verdicts:
         assert callable(match)
-        copies = klines.copy()
+        copies = copied(klines)
         verdicts = np.zeros(len(copies), np.int64)
         match(self._rows, self._ints, copies, verdicts)
         wide = np.flatnonzero(verdicts == matching.TOO_WIDE)
@@ -251,7 +255,7 @@ class Engine:
                 self._widen_to(
                     int(copies[index]["slot"]), int(copies[index]["price_scale"]), int(copies[index]["qty_scale"])
                 )
-            copies = klines.copy()
+            copies = copied(klines)
             match(self._rows, self._ints, copies, verdicts)
         return verdicts
 
@@ -261,7 +265,7 @@ class Engine:
         `origin` is the lowest rank of what they were folded from. Returns which could be taken.
         """
         taken = np.zeros(len(parents), np.bool_)
-        for index, parent in enumerate(parents.copy()):
+        for index, parent in enumerate(copied(parents)):
             slot = int(parent["slot"])
             self._widen_to(slot, int(parent["price_scale"]), int(parent["qty_scale"]))
             k = int(np.searchsorted(self._codes, parent["interval"]))
@@ -274,7 +278,7 @@ class Engine:
         if (price_scale, qty_scale) == (now_price, now_qty):
             return
         by_price, by_qty = price_scale - now_price, qty_scale - now_qty
-        rows = self._rows[slot]
+        rows = self._rows[:, slot]
         if (
             max(price_scale, qty_scale) > MAX_SCALE
             or int(rows["high"].max()) * 10**by_price >= MANTISSA_LIMIT
@@ -288,12 +292,15 @@ class Engine:
 
     def _flush_out(self) -> None:
         if self._used:
-            self._ready.append(self._out[: self._used].copy())
+            self._ready.append(copied(self._out[: self._used]))
             self._used = 0
 
     def collect(self) -> Candles:
         """Every closed candle that is new or changed since the last call, once, in its newest state."""
         every = np.arange(self._slots)
+        minutes = self._ints[s.MINUTE, self._live]
+        one_close_each = len(minutes) > 0 and minutes.max() <= self._collected_ms + MINUTE_MS
+        self._collected_ms = int(minutes.min()) if len(minutes) else 0
         only_changed = self._used == 0 and not self._ready
         any_changed = False
         start = 0
@@ -307,11 +314,9 @@ class Engine:
         self._flush_out()
         if not self._ready:
             return no_candles()
-        candles = self._ready[0] if len(self._ready) == 1 else np.concatenate(self._ready)
+        candles = self._ready[0] if len(self._ready) == 1 else joined(self._ready)
         self._ready = []
-        minutes = candles["open_ms"][candles["interval"] == MINUTE.code]
-        one_close_each = not any_changed and len(minutes) > 0 and minutes.min() == minutes.max()
-        return candles if only_changed or one_close_each else _newest_of_each(candles)
+        return candles if only_changed or (one_close_each and not any_changed) else _newest_of_each(candles)
 
     def snapshots(self) -> Candles:
         """The open candles of every live series, longer ones folded to exactly the last boundary."""
@@ -322,32 +327,32 @@ class Engine:
     def open_candles(self, slots: Sequence[int]) -> Candles:
         """The open candles of some slots as they stand now, running minutes included in the minute's own row only."""
         columns = [0, *(s.RING + 2 * k for k in range(len(self.intervals) - 1))]
-        rows = self._rows[np.asarray(slots)][:, columns].copy()
+        rows = self._rows[np.ix_(columns, slots)].T.copy()
         for index, slot in enumerate(slots):
-            rows[index, 0] = self._rows[slot, s.minute_column(self.minute_ms(slot))]
+            rows[index, 0] = self._rows[s.minute_column(self.minute_ms(slot)), slot]
         return rows.reshape(-1)
 
     def last_trades(self) -> npt.NDArray[np.void]:
         """The frontier of every live instrument that has traded: `LAST_TRADE`, one row each."""
-        slots = self._live[self._ints[self._live, s.NEXT_ID] >= 0]
+        slots = self._live[self._ints[s.NEXT_ID, self._live] >= 0]
         last = np.zeros(len(slots), LAST_TRADE)
-        ints = self._ints[slots]
+        ints = self._ints[:, slots]
         last["slot"] = slots
-        last["price_scale"] = ints[:, s.PRICE_SCALE]
-        last["agg_id"] = ints[:, s.NEXT_ID] - 1
-        last["time_ms"] = ints[:, s.FRONTIER]
-        last["price"] = ints[:, s.FRONTIER_PRICE]
+        last["price_scale"] = ints[s.PRICE_SCALE]
+        last["agg_id"] = ints[s.NEXT_ID] - 1
+        last["time_ms"] = ints[s.FRONTIER]
+        last["price"] = ints[s.FRONTIER_PRICE]
         return last
 
     def take_requeries(self) -> list[tuple[int, int]]:
         """The (slot, open_ms) of minutes that a trade came too late for, each once: to be compared with the exchange."""
         found = []
-        for slot in np.flatnonzero(self._ints[: self._slots, s.REQUERY]):
-            bits = int(self._ints[slot, s.REQUERY]) % (1 << 64)
+        for slot in np.flatnonzero(self._ints[s.REQUERY, : self._slots]):
+            bits = int(self._ints[s.REQUERY, slot]) % (1 << 64)
             found += [
-                (int(slot), int(self._rows[slot, column]["open_ms"])) for column in range(s.RING) if bits >> column & 1
+                (int(slot), int(self._rows[column, slot]["open_ms"])) for column in range(s.RING) if bits >> column & 1
             ]
-            self._ints[slot, s.REQUERY] = 0
+            self._ints[s.REQUERY, slot] = 0
         return found
 
     @property
@@ -364,11 +369,10 @@ def _sum_at_most(hi: Ints, lo: Ints) -> int:
 
 def _newest_of_each(candles: Candles) -> Candles:
     """Of candles with the same series and open, the last one, in the order of first appearance."""
-    keys = np.zeros(len(candles), [("slot", np.uint16), ("interval", np.uint8), ("open_ms", np.int64)])
-    for name in ("slot", "interval", "open_ms"):
-        keys[name] = candles[name]
+    # One number says which candle it is: slots below 2^16, intervals below 2^4, minutes since 1970 below 2^40.
+    keys = candles["open_ms"] // MINUTE_MS << 20 | candles["slot"].astype(np.int64) << 4 | candles["interval"]
     _, index = np.unique(keys[::-1], return_index=True)
-    return candles[np.sort(len(candles) - 1 - index)]
+    return picked(candles, np.sort(len(candles) - 1 - index))
 
 
 def compile_kernels(intervals: Sequence[Interval] = INTERVALS) -> None:

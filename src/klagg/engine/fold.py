@@ -10,7 +10,7 @@ from klagg.engine.calendar import next_open_ms, open_ms_at
 from klagg.engine.candle import begin, fold_into, folded_origin, restate
 from klagg.engine.jit import kernel
 from klagg.interval import INTERVALS, Interval
-from klagg.model import CANDLE, Candles, Flag, Ints, Origin
+from klagg.model import CANDLE, Candles, Flag, Ints, Origin, copied
 
 VERIFIED: Final = int(Flag.VERIFIED)
 CLOSED: Final = int(Flag.CLOSED)
@@ -68,7 +68,7 @@ def _restate_all(candles: Any, price_scale: int, qty_scale: int) -> None:
 
 def restated(candles: Candles, price_scale: int, qty_scale: int) -> Candles:
     """The same candles at scales at least as wide as theirs (a copy)."""
-    copies = candles.copy()
+    copies = copied(candles)
     _restate_all(copies, price_scale, qty_scale)
     return copies
 

@@ -25,8 +25,12 @@ def _digest() -> str:
 CACHE_FOLDER: Final = Path(platformdirs.user_cache_dir("klagg")) / f"kernels-{_digest()}"
 config.CACHE_DIR = str(CACHE_FOLDER)  # type: ignore[attr-defined]
 
-kernel: Any = numba.njit(cache=True, error_model="numpy")
-"""Compiles a function over arrays; cached on disk."""
+kernel: Any = numba.njit(cache=True, error_model="numpy", _nrt=False)  # type: ignore[call-overload]
+"""Compiles a function over arrays; cached on disk.
+
+Kernels allocate nothing, so they are compiled without Numba's reference counts: those cost more than the work of a quiet minute, and
+half of a call's overhead.
+"""
 
 
 def is_cached() -> bool:

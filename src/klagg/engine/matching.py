@@ -24,16 +24,16 @@ TOO_WIDE: Final = 4
 @kernel
 def find_minute(rows: Any, ints: Any, slot: int, open_ms: int) -> int:
     """The ring column of a closed minute, or -1."""
-    if open_ms < earliest_held(ints, slot) or open_ms >= ints[slot, s.MINUTE]:
+    if open_ms < earliest_held(ints, slot) or open_ms >= ints[s.MINUTE, slot]:
         return -1
     column = (open_ms // MINUTE_MS) % RING
-    return column if rows[slot, column]["open_ms"] == open_ms else -1
+    return column if rows[column, slot]["open_ms"] == open_ms else -1
 
 
 @kernel
 def fits(ints: Any, slot: int, kline: Any) -> bool:
     """Whether the exchange's candle can be stated at the instrument's scales."""
-    return kline["price_scale"] <= ints[slot, s.PRICE_SCALE] and kline["qty_scale"] <= ints[slot, s.QTY_SCALE]
+    return kline["price_scale"] <= ints[s.PRICE_SCALE, slot] and kline["qty_scale"] <= ints[s.QTY_SCALE, slot]
 
 
 @kernel
@@ -42,7 +42,7 @@ def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
     for index in range(klines.shape[0]):
         kline = klines[index]
         slot, open_ms = kline["slot"], kline["open_ms"]
-        if ints[slot, s.LIVE] != 0 and open_ms >= ints[slot, s.MINUTE]:
+        if ints[s.LIVE, slot] != 0 and open_ms >= ints[s.MINUTE, slot]:
             verdicts[index] = EARLY
             continue
         column = find_minute(rows, ints, slot, open_ms)
@@ -52,8 +52,8 @@ def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
         if not fits(ints, slot, kline):
             verdicts[index] = TOO_WIDE
             continue
-        restate(kline, ints[slot, s.PRICE_SCALE], ints[slot, s.QTY_SCALE])
-        row = rows[slot, column]
+        restate(kline, ints[s.PRICE_SCALE, slot], ints[s.QTY_SCALE, slot])
+        row = rows[column, slot]
         if not same_numbers(row, kline):
             verdicts[index] = DIFFERS
             continue
@@ -62,7 +62,7 @@ def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
             if row["origin"] < FLAT:
                 set_origin(rows, ints, slot, column, EXCHANGE)
             row["flags"] |= VERIFIED
-            ints[slot, s.DIRTY_MINUTES] |= 1 << column
+            ints[s.DIRTY_MINUTES, slot] |= 1 << column
 
 
 @kernel
@@ -82,10 +82,10 @@ def replace(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
         if not fits(ints, slot, kline):
             verdicts[index] = TOO_WIDE
             continue
-        restate(kline, ints[slot, s.PRICE_SCALE], ints[slot, s.QTY_SCALE])
-        row = rows[slot, column]
+        restate(kline, ints[s.PRICE_SCALE, slot], ints[s.QTY_SCALE, slot])
+        row = rows[column, slot]
         old, amended = row["origin"], row["flags"] & AMENDED
-        rows[slot, column] = kline
+        rows[column, slot] = kline
         row["origin"] = old
         row["interval"] = 0
         row["flags"] = CLOSED | VERIFIED | amended
@@ -102,38 +102,38 @@ def rebase(rows: Any, ints: Any, slot: int, k: int, folded: Any, upto_ms: int) -
     """
     opened = RING + 2 * (k - 1)
     at = opened
-    end_ms = ints[slot, s.MINUTE]
-    if rows[slot, opened]["open_ms"] != folded["open_ms"]:
+    end_ms = ints[s.MINUTE, slot]
+    if rows[opened, slot]["open_ms"] != folded["open_ms"]:
         at += 1
-        end_ms = rows[slot, opened]["open_ms"]
-        if rows[slot, at]["open_ms"] != folded["open_ms"]:
+        end_ms = rows[opened, slot]["open_ms"]
+        if rows[at, slot]["open_ms"] != folded["open_ms"]:
             return False
     if not fits(ints, slot, folded) or upto_ms < earliest_held(ints, slot) - MINUTE_MS:
         return False
-    restate(folded, ints[slot, s.PRICE_SCALE], ints[slot, s.QTY_SCALE])
-    row = rows[slot, at]
+    restate(folded, ints[s.PRICE_SCALE, slot], ints[s.QTY_SCALE, slot])
+    row = rows[at, slot]
     flags = row["flags"] & CLOSED
     lowest = folded["origin"]
-    rows[slot, at] = folded
+    rows[at, slot] = folded
     row["flags"] = flags
     base = LONGER + LONGER_WIDTH * (k - 1) + 1
     if at != opened:
         base += RANKS
-    ints[slot, base : base + RANKS] = 0
-    ints[slot, base + lowest] = 1
+    ints[base : base + RANKS, slot] = 0
+    ints[base + lowest, slot] = 1
     minute_ms = upto_ms
     while minute_ms < end_ms:
-        child = rows[slot, (minute_ms // MINUTE_MS) % RING]
+        child = rows[(minute_ms // MINUTE_MS) % RING, slot]
         fold_into(row, child)
-        ints[slot, base + child["origin"]] += 1
+        ints[base + child["origin"], slot] += 1
         minute_ms += MINUTE_MS
     if at == opened:
         for rank in range(RANKS):
-            ints[slot, base + rank] = ints[slot, RANK_COUNTS + rank] - ints[slot, base + rank]
+            ints[base + rank, slot] = ints[RANK_COUNTS + rank, slot] - ints[base + rank, slot]
     else:
         row["origin"] = folded_origin(lowest_rank(ints, slot, k, True), row["trades"])
         row["flags"] |= AMENDED
-        ints[slot, s.DIRTY_LONGER] |= 1 << k
+        ints[s.DIRTY_LONGER, slot] |= 1 << k
     return True
 
 
@@ -143,34 +143,34 @@ def collect_dirty(rows: Any, ints: Any, slots: Any, out: Any, used: int) -> Any:
 
     It stops at the slot for whose candles `out` may have no room.
     """
-    longer = (rows.shape[1] - RING) // 2
+    longer = (rows.shape[0] - RING) // 2
     for index in range(slots.shape[0]):
         slot = slots[index]
-        if ints[slot, s.DIRTY_MINUTES] == 0 and ints[slot, s.DIRTY_LONGER] == 0:
+        if ints[s.DIRTY_MINUTES, slot] == 0 and ints[s.DIRTY_LONGER, slot] == 0:
             continue
         if used + RING + longer > out.shape[0]:
             return used, index
         for column in range(RING):
-            if (ints[slot, s.DIRTY_MINUTES] >> column) & 1:
-                out[used] = rows[slot, column]
-                rows[slot, column]["flags"] &= ~AMENDED
+            if (ints[s.DIRTY_MINUTES, slot] >> column) & 1:
+                out[used] = rows[column, slot]
+                rows[column, slot]["flags"] &= ~AMENDED
                 used += 1
         for k in range(1, longer + 1):
-            if (ints[slot, s.DIRTY_LONGER] >> k) & 1:
+            if (ints[s.DIRTY_LONGER, slot] >> k) & 1:
                 column = RING + 2 * (k - 1) + 1
-                out[used] = rows[slot, column]
-                rows[slot, column]["flags"] &= ~AMENDED
+                out[used] = rows[column, slot]
+                rows[column, slot]["flags"] &= ~AMENDED
                 used += 1
-        ints[slot, s.DIRTY_MINUTES] = 0
-        ints[slot, s.DIRTY_LONGER] = 0
+        ints[s.DIRTY_MINUTES, slot] = 0
+        ints[s.DIRTY_LONGER, slot] = 0
     return used, slots.shape[0]
 
 
 @kernel
 def widen(rows: Any, ints: Any, slot: int, price_scale: int, qty_scale: int) -> None:
     """State everything the engine holds of an instrument at wider scales."""
-    ints[slot, s.FRONTIER_PRICE] *= 10 ** (price_scale - ints[slot, s.PRICE_SCALE])
-    ints[slot, s.PRICE_SCALE] = price_scale
-    ints[slot, s.QTY_SCALE] = qty_scale
-    for column in range(rows.shape[1]):
-        restate(rows[slot, column], price_scale, qty_scale)
+    ints[s.FRONTIER_PRICE, slot] *= 10 ** (price_scale - ints[s.PRICE_SCALE, slot])
+    ints[s.PRICE_SCALE, slot] = price_scale
+    ints[s.QTY_SCALE, slot] = qty_scale
+    for column in range(rows.shape[0]):
+        restate(rows[column, slot], price_scale, qty_scale)

@@ -1,11 +1,14 @@
-"""Where everything stands in the engine's arrays: one row an instrument.
+"""Where everything stands in the engine's arrays: one column an instrument.
 
 Two arrays hold the whole state:
 
-- `rows`: `CANDLE[capacity, RING + 2 * (intervals - 1)]`. Columns `0 … RING-1` are a ring of minutes, by `minute_column`: the open
+- `rows`: `CANDLE[RING + 2 * (intervals - 1), capacity]`. Lines `0 … RING-1` are a ring of minutes, by `minute_column`: the open
   minute and the closed ones before it. Then, for the k-th longer interval (k = 1, 2, …), the open candle, folded from *closed* minutes
   only, so that after a tick it is folded to exactly that boundary, and the last closed one.
-- `ints`: `int64[capacity, …]`: the columns named below.
+- `ints`: `int64[…, capacity]`: the lines named below.
+
+The instruments of one line lie side by side: what is busy at one time (the open minute of all of them, the candles of one
+interval that close together) is one short stretch of memory, which a tick walks through and trades find in the cache.
 
 Kernels take a few large arrays rather than many small ones, because unpacking an array argument costs more than the work of one trade.
 """
@@ -35,29 +38,29 @@ FAR: Final = 1 << 62
 RANKS: Final = 7
 """How many origins there are."""
 
-# The columns of `ints`.
+# The lines of `ints`. The first eight are what a trade in its turn touches.
 LIVE: Final = 0
 PRICE_SCALE: Final = 1
 QTY_SCALE: Final = 2
 MINUTE: Final = 3
 """The open of the open minute: everything before it is closed."""
-BORN: Final = 4
-"""The open of the instrument's first minute here: nothing is made before it."""
-SEEDED: Final = 5
-"""The open of the minute it was activated in (-1: it was restored)."""
-NEXT_ID: Final = 6
+NEXT_ID: Final = 4
 """The first aggregate id neither seen nor given up; -1 before the first trade."""
-CHAIN: Final = 7
-"""The time of the trade since which ids run unbroken to the frontier; FAR before the first trade."""
-FRONTIER: Final = 8
-"""The time of the newest trade up to which ids run unbroken."""
-FRONTIER_PRICE: Final = 9
-AHEAD: Final = 10
+AHEAD: Final = 5
 """How many ids beyond the frontier have been seen."""
+FRONTIER: Final = 6
+"""The time of the newest trade up to which ids run unbroken."""
+FRONTIER_PRICE: Final = 7
+BORN: Final = 8
+"""The open of the instrument's first minute here: nothing is made before it."""
+SEEDED: Final = 9
+"""The open of the minute it was activated in (-1: it was restored)."""
+CHAIN: Final = 10
+"""The time of the trade since which ids run unbroken to the frontier; FAR before the first trade."""
 DOUBTED: Final = 11
 """The latest time of a trade at the far edge of a hole that was given up: minutes up to it may lack trades."""
 TOP: Final = 12
-"""The latest time of any trade."""
+"""The latest time of a trade that did not come in its turn; of all trades: the later of this and the frontier's."""
 SIGHTED: Final = 13
 """Since when the feed has been alive without a break; FAR while it is blind."""
 DIRTY_MINUTES: Final = 14
@@ -75,7 +78,7 @@ RANK_COUNTS: Final = 19
 FIRST_AGG: Final = RANK_COUNTS + RANKS
 """RING columns: the lowest aggregate id in the minute."""
 LAST_AGG: Final = FIRST_AGG + RING
-"""RING columns: the highest aggregate id in the minute."""
+"""RING columns: the highest aggregate id in the minute; of the open one it may lag behind (`note_last_id`)."""
 AHEAD_MS: Final = LAST_AGG + RING
 """WINDOW columns, by id modulo WINDOW: the time of an id seen beyond the frontier, 0 where it was not seen."""
 AHEAD_SEEN: Final = AHEAD_MS + WINDOW
@@ -108,13 +111,22 @@ TALLY_NAMES: Final = (
 )
 
 
+def width(capacity: int) -> int:
+    """The length of a line for so many instruments: an odd number of cache lines of 8 integers.
+
+    With a power of two, all that belongs to one instrument would fall into the same few places of the cache.
+    """
+    lines = -(-capacity // 8)
+    return 8 * (lines | 1)
+
+
 def int_columns(intervals: int) -> int:
-    """The width of `ints` for that many intervals."""
+    """The number of lines in `ints` for that many intervals."""
     return LONGER + LONGER_WIDTH * (intervals - 1)
 
 
 def row_columns(intervals: int) -> int:
-    """The width of `rows` for that many intervals."""
+    """The number of lines in `rows` for that many intervals."""
     return RING + 2 * (intervals - 1)
 
 
