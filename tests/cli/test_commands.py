@@ -3,16 +3,20 @@
 import csv
 import io
 import json
+import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from klagg import clock
 from klagg.cli import main
 
 SYMBOL = "BTCUSDT"
@@ -134,3 +138,76 @@ def test_an_exchange_out_of_reach_is_one_line(capsys: pytest.CaptureFixture[str]
     assert "cannot be read after 5 attempts" in err
     assert "klagg demo" in err
     assert list(tmp_path.iterdir()) == []
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """An address that is not the exchange's, or an exchange that refuses."""
+
+    status, body = 200, b""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
+
+
+@pytest.mark.parametrize("command", ["backfill", "run --no-serve"])
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (
+            451,
+            b"{}",
+            "does not serve this location \\(HTTP 451\\): set HTTPS_PROXY, .*--rest-url.* or try `klagg demo`",
+        ),
+        (
+            403,
+            b"<html>firewall</html>",
+            "after 5 attempts: cannot get an answer from .* \\(HTTP 403\\): check the network",
+        ),
+        (500, b"<h1>sorry</h1>", "after 5 attempts: cannot get an answer from .* \\(HTTP 500\\)"),
+        (200, b"<html>hello</html>", "/time is answered by something else .*check --rest-url"),
+        (200, b'{"hello": 1}', "/time is answered by something else .*check --rest-url"),
+        (404, b"no such page", "HTTP 404, not as the exchange refuses: check --rest-url"),
+    ],
+)
+def test_what_is_not_the_exchange_or_refuses_is_one_line(
+    command: str,
+    status: int,
+    body: bytes,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(clock, "BACKOFF_LAST_S", 0.01)
+    handler = type("Handler", (Refusing,), {"status": status, "body": body})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert main([*command.split(), "--rest-url", url, "--log-level", "error"]) == 1
+        server.shutdown()
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "compiling kernels" not in line]
+    assert (out, len(lines)) == ("", 1)
+    assert lines[0].startswith("klagg: ")
+    assert re.search(says, lines[0]), lines[0]
+    assert command != "backfill" or list(tmp_path.iterdir()) == []
+
+
+def test_a_malformed_row_stops_a_start_by_name(rest_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backfill", "--rest-url", rest_url, "--symbols", SYMBOL, "--start", "-30m"]) == 0
+    with sqlite3.connect("klagg.db") as database:
+        database.execute("UPDATE candle SET high = 1 WHERE series % 16 = 0")
+    database.close()
+    capsys.readouterr()
+    arguments = ["run", "--no-serve", "--rest-url", rest_url, "--ws-url", rest_url.replace("http", "ws")]
+    assert main([*arguments, "--log-level", "error"]) == 1
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "compiling kernels" not in line]
+    assert (out, len(lines)) == ("", 1)
+    assert f"usdm {SYMBOL} 1m: high is 1, which is below its open or close" in lines[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from klagg.interval import MINUTE, MINUTE_MS, Interval
-from klagg.model import VIRTUAL_SHARDS, Candles, Flag, Instrument, Market, Origin, Status, no_candles
+from klagg.model import LAST_TRADE, VIRTUAL_SHARDS, Candles, Flag, Instrument, Market, Origin, Status, no_candles
 from klagg.store import Claim, Commit, CommitResult, SqliteStore
 
 T0 = 1_700_006_400_000
@@ -35,6 +35,12 @@ def candle(
 
 def minutes(first: int, count: int, **columns) -> Candles:
     return np.concatenate([candle(T0 + (first + n) * MINUTE_MS, **columns) for n in range(count)])
+
+
+def last_trade(agg_id=5, price=110):
+    trade = np.zeros(1, LAST_TRADE)
+    trade["agg_id"], trade["price"], trade["price_scale"], trade["time_ms"] = agg_id, price, 2, T0
+    return {"last_trades": trade}
 
 
 @dataclass

@@ -7,17 +7,11 @@ import pytest
 
 from klagg.errors import MalformedRow
 from klagg.interval import BY_NAME, DEFAULT_INTERVALS, MINUTE, MINUTE_MS
-from klagg.model import LAST_TRADE, Market, Origin
-from store.samples import T0, candle
+from klagg.model import Market, Origin
+from store.samples import T0, candle, last_trade
 
 HOUR, MONTH = BY_NAME["1h"], BY_NAME["1M"]
 MONTH_MS = 1_698_796_800_000  # 2023-11-01
-
-
-def last_trade(agg_id=5, price=110):
-    trade = np.zeros(1, LAST_TRADE)
-    trade["agg_id"], trade["price"], trade["price_scale"], trade["time_ms"] = agg_id, price, 2, T0
-    return {"last_trades": trade}
 
 
 def test_an_empty_database_gives_nothing(owned):

@@ -32,6 +32,9 @@ class Newest:
     last_trades: np.ndarray[tuple[int], np.dtype[np.void]]
 
 
+MAX_ID: Final = 1 << 62
+"""No id of a trade is as high as this."""
+
 # Fetching an integer into Python costs more than SQLite's own work, so the small columns travel in one. The bits of all
 # columns of a group together are within the bound only if each column is; a row that does not fit (-1) is fetched whole.
 _SMALL: Final = (5, ("origin", "price_scale", "qty_scale"))
@@ -153,7 +156,7 @@ def _last_trades(
     seen = columns["agg_id"] >= 0
     for name, bad in (
         ("price_scale", (columns["price_scale"] < 0) | (columns["price_scale"] > MAX_SCALE)),
-        ("agg_id", columns["agg_id"] < -1),
+        ("agg_id", (columns["agg_id"] < -1) | (columns["agg_id"] > MAX_ID)),
         ("time_ms", seen & ((columns["time_ms"] < 0) | (columns["time_ms"] > FAR_MS))),
         ("price", (columns["price"] < 0) | (columns["price"] >= MANTISSA_LIMIT) | (seen & (columns["price"] == 0))),
     ):
