@@ -152,7 +152,7 @@ def apply_out_of_turn(
 
     Negative (-1 less what is used) where `out` has no room for what the trade closes: empty it and call again.
     """
-    slot, agg_id, time_ms = trade["slot"], trade["agg_id"], trade["time_ms"]
+    slot, agg_id, time_ms = np.int64(trade["slot"]), trade["agg_id"], trade["time_ms"]
     counted = trade["kind"] == MARKET
     if is_duplicate(ints, slot, agg_id, time_ms):
         tallies[s.DUPLICATE] += 1
@@ -220,7 +220,7 @@ def apply(
     latest_ms = now_ms + s.FUTURE_TOLERANCE_MS
     while index < trades.shape[0]:
         trade = trades[index]
-        slot = trade["slot"]
+        slot = np.int64(trade["slot"])  # one type of slot everywhere: each more would compile all it reaches again
         time_ms = trade["time_ms"]
         agg_id = trade["agg_id"]
         price, qty = trade["price"], trade["qty"]

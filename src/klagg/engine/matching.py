@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import numpy as np
+
 from klagg.engine import state as s
 from klagg.engine.applying import run_on
 from klagg.engine.candle import fold_into, folded_origin, restate, same_numbers
@@ -41,7 +43,7 @@ def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
     """Compare closed minutes with the exchange's; equal ones become verified. `klines` is restated in place."""
     for index in range(klines.shape[0]):
         kline = klines[index]
-        slot, open_ms = kline["slot"], kline["open_ms"]
+        slot, open_ms = np.int64(kline["slot"]), kline["open_ms"]
         if ints[s.LIVE, slot] != 0 and open_ms >= ints[s.MINUTE, slot]:
             verdicts[index] = EARLY
             continue
@@ -74,7 +76,7 @@ def replace(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
     """
     for index in range(klines.shape[0]):
         kline = klines[index]
-        slot = kline["slot"]
+        slot = np.int64(kline["slot"])
         column = find_minute(rows, ints, slot, kline["open_ms"])
         if column < 0:
             verdicts[index] = GONE

@@ -125,7 +125,7 @@ async def serve_until(
 def prepare_kernels() -> None:
     """Compile the kernels, or load them: before anything is subscribed, and not in silence."""
     if not jit.is_cached():
-        print("klagg: compiling kernels (once, about 15 s)", file=sys.stderr)  # noqa: T201 - breaks the silence of a first run
+        print("klagg: compiling kernels (once, up to half a minute)", file=sys.stderr)  # noqa: T201 - breaks the silence of a first run
     compile_kernels()
 
 
