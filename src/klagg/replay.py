@@ -20,7 +20,7 @@ from klagg.engine.engine import Engine
 from klagg.engine.state import HOLE_PATIENCE_MS
 from klagg.errors import FileFormatError
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS, Interval
-from klagg.model import LAST_TRADE, TRADE, Instrument, Market, Origin, Status, TradeKind, Trades, no_candles
+from klagg.model import LAST_TRADE, TRADE, Candles, Instrument, Market, Origin, Status, TradeKind, Trades, no_candles
 from klagg.store import SqliteStore
 
 SLICE_MS: Final = 32 * MINUTE_MS
@@ -28,6 +28,9 @@ SLICE_MS: Final = 32 * MINUTE_MS
 NEIGHBOUR_MS: Final = DAY_MS
 """Trades later than this after the one before, their ids not following, are another recording: nothing is filled in
 between."""
+
+WRITE_ROWS: Final = 16_384
+"""Candles wait for one another up to so many (2 MiB): a call of the store for each slice costs more than its rows."""
 
 Progress = Callable[[int, int, int], None]
 """Told (files done, files, trades so far)."""
@@ -147,6 +150,8 @@ class _Replay:
         self.symbols: set[str] = set()
         self.tapes: dict[str, _Tape] = {}
         self._scales: dict[str, tuple[int, int]] = {}
+        self._waiting: list[tuple[int, Candles]] = []
+        self._waiting_rows = 0
 
     def file(self, reader: TradeReader) -> None:
         """Replay one file."""
@@ -224,14 +229,24 @@ class _Replay:
     def _write(self, symbol: str, tape: _Tape) -> None:
         candles = tape.engine.collect()
         if len(candles):
-            result = self.store.write(np.full(len(candles), tape.instrument_id, np.int64), candles)
-            accepted = int(result.accepted.sum())
-            self.summary.candles += accepted
-            self.summary.refused += len(candles) - accepted
+            self._waiting.append((tape.instrument_id, candles))
+            self._waiting_rows += len(candles)
+            if self._waiting_rows >= WRITE_ROWS:
+                self._flush()
         scales = tape.engine.scales(tape.slot)
         if scales != self._scales[symbol]:
             self._scales[symbol] = scales
             self._put_instrument(symbol)
+
+    def _flush(self) -> None:
+        """Bring what waits to the store."""
+        if self._waiting:
+            ids = [np.full(len(candles), number, np.int64) for number, candles in self._waiting]
+            result = self.store.write(np.concatenate(ids), np.concatenate([candles for _, candles in self._waiting]))
+            accepted = int(result.accepted.sum())
+            self.summary.candles += accepted
+            self.summary.refused += self._waiting_rows - accepted
+        self._waiting, self._waiting_rows = [], 0
 
     def _end(self, symbol: str, tape: _Tape) -> None:
         """Close a recording's last minute: `partial` (`filled` without trades), or proven where an archive file covers it."""
@@ -245,6 +260,7 @@ class _Replay:
         """Close every recording."""
         for symbol, tape in list(self.tapes.items()):
             self._end(symbol, tape)
+        self._flush()
 
 
 def replay(

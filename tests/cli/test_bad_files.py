@@ -299,7 +299,7 @@ def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch, owner: object, name
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(InOrder, "take", 1), (SqliteStore, "write", 1), (SqliteStore, "write", 2), (database, "_migrate", 1)],
+    [(InOrder, "take", 1), (SqliteStore, "write", 1), (database, "_migrate", 1)],
 )
 def test_ctrl_c_in_a_replay_is_130_and_leaves_nothing(
     owner: object,

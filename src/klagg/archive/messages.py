@@ -77,8 +77,11 @@ def _json_start(line: bytes) -> int:
 
 def _received_ms(prefix: bytes) -> int:
     """The receive time before the JSON: seconds, ms, µs or ns, told by its digits; -1 where there is none."""
-    if not prefix.strip():
+    plain = prefix.strip()
+    if not plain:
         return -1
+    if plain.isdigit() and len(plain) in _RECEIVED_UNIT:
+        return int(plain) * 1000 // _RECEIVED_UNIT[len(plain)]
     match = _RECEIVED.fullmatch(prefix)
     unit = _RECEIVED_UNIT.get(len(match[1])) if match else None
     if match is None or unit is None:
