@@ -166,6 +166,31 @@ async def test_a_longer_candle_that_minutes_do_not_tile_is_fetched_itself(bench)
     assert [name for name, _, _ in bench.rest.asked] == ["5m"]
 
 
+async def test_a_longer_candle_closed_wrong_is_folded_from_its_repaired_minutes_at_once(bench):
+    """Its minutes were repaired before it closed, so nothing that happens later would fold it."""
+    await bench.put(minutes([100, 101, 102, 103, 104], origin=Origin.EXCHANGE, verified=True))
+    wrong = minutes([90], origin=Origin.PARTIAL)
+    wrong["interval"] = FIVE.code
+    await bench.put(wrong)
+    bench.now_ms = T0 + 5 * MINUTE_MS + 10_000
+    await bench.repairer.fill(1.0)
+    (five,) = await bench.read(FIVE)
+    assert (five["close"], five["trades"], five["flags"] & Flag.VERIFIED != 0) == (104, 5, True)
+    assert bench.rest.asked == []
+
+
+async def test_a_longer_candle_is_given_time_before_its_own_kline_is_fetched(bench):
+    wrong = minutes([90], origin=Origin.PARTIAL)
+    wrong["interval"] = FIVE.code
+    await bench.put(wrong)
+    bench.now_ms = T0 + 5 * MINUTE_MS + 10_000
+    await bench.repairer.fill(1.0)
+    assert bench.rest.asked == []
+    bench.now_ms = T0 + 7 * MINUTE_MS
+    await bench.repairer.fill(1.0)
+    assert [name for name, _, _ in bench.rest.asked] == ["5m"]
+
+
 async def test_run_compares_at_leisure_and_survives_errors(bench):
     bench.rest.candles = minutes([100, 201], origin=Origin.EXCHANGE, verified=True)
     bench.rest.fails = [ExchangeError("down"), RequestRejected("busy", http_status=503)]

@@ -120,7 +120,7 @@ def refold(
             source = fold_source(interval, intervals)
             parents = _Pile()
             for span in changed:
-                parents.add(span.instrument_id, _whole(store, span, interval, source, closed_upto_ms))
+                parents.add(span.instrument_id, whole(store, span, interval, source, closed_upto_ms))
             ids, candles = parents.arrays()
             if len(candles):
                 accepted = store.write(ids, candles).accepted
@@ -135,7 +135,7 @@ def refold(
     return Refolded(*written.arrays(), *bases.arrays(), np.array(uptos, np.int64))
 
 
-def _whole(store: SqliteStore, span: Span, interval: Interval, source: Interval, closed_upto_ms: int | None) -> Candles:
+def whole(store: SqliteStore, span: Span, interval: Interval, source: Interval, closed_upto_ms: int | None) -> Candles:
     """The closed parents of a span that their stored children tile."""
     start_ms = interval.open_at(span.start_ms)
     end_ms = interval.next_open(interval.open_at(span.end_ms - 1))

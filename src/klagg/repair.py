@@ -21,7 +21,7 @@ from klagg.exchange.klines import SETTLE_MS, weight_of
 from klagg.exchange.rest import RestClient, count_opens
 from klagg.interval import DAY_MS, INTERVALS, MINUTE, MINUTE_MS, Interval, fold_source
 from klagg.model import Candles, Flag, Instrument, Ints, Market, Origin, no_candles
-from klagg.refold import Refolded, Span, refold
+from klagg.refold import Refolded, Span, refold, whole
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -38,6 +38,8 @@ LONGER_AGE_MS: Final = 120_000
 """A longer candle is given this long for its minutes to verify it before its own kline is fetched."""
 UNMATCHED_AGE_MS: Final = 600_000
 """A kline that the exchange still does not have this long after the close will not come."""
+FOLD_RETRY_MS: Final = 10_000
+"""Until then it is folded again this often from what is stored."""
 RETRY_MS: Final = 30_000
 """A candle that could not be settled is not asked for again sooner."""
 REFUSED_RETRY_MS: Final = 600_000
@@ -270,7 +272,8 @@ class Repairer:
             found: dict[tuple[int, int], list[int]] = {}
             for instrument_id, code, open_ms, _origin in page.tolist():
                 end_ms = INTERVALS[code].next_open(open_ms)
-                late_enough = end_ms <= closed_by_ms and (code == MINUTE.code or end_ms <= now_ms - LONGER_AGE_MS)
+                longer_waits = not urgent and code != MINUTE.code and end_ms > now_ms - LONGER_AGE_MS
+                late_enough = end_ms <= closed_by_ms and not longer_waits
                 if (
                     late_enough
                     and instrument_id in instruments
@@ -295,11 +298,21 @@ class Repairer:
         done = await self._settle_all(fetches)
         if longer:
             wanted = await self._store.call(self._unsettled_longer, longer, self._now_ms())
+            self._fold_later(longer, wanted)
             fetches = self._newest_first(self._fetches(wanted))
             if weight is not None:
                 _, fetches = self._within(fetches, weight)
             done += await self._settle_all(fetches)
         return done
+
+    def _fold_later(
+        self, longer: Mapping[tuple[int, int], list[int]], wanted: Mapping[tuple[int, int], list[int]]
+    ) -> None:
+        """Longer candles that were folded as far as can be wait for their children, before their own klines are fetched."""
+        until_ms = self._now_ms() + FOLD_RETRY_MS
+        for (instrument_id, code), opens in longer.items():
+            for open_ms in set(opens).difference(wanted.get((instrument_id, code), ())):
+                self._waiting.put((instrument_id, code, open_ms), until_ms)
 
     def _fetches(self, queue: Mapping[tuple[int, int], list[int]]) -> list[Fetch]:
         fetches = []
@@ -475,23 +488,20 @@ class Repairer:
         store = self._store.store
         wanted: dict[tuple[int, int], list[int]] = {}
         with store.transaction():
-            spans = [
-                (instrument_id, open_ms, INTERVALS[code].next_open(open_ms))
-                for (instrument_id, code), opens in queue.items()
-                for open_ms in opens
-            ]
-            self._refold(self._spans(spans), numbers_changed=False)
-            for (instrument_id, code), opens in queue.items():
+            closed_upto_ms = store.closed_upto(self._market)
+            # Shorter ones first: they are what the next longer ones are folded from.
+            for (instrument_id, code), opens in sorted(queue.items(), key=lambda item: item[0][1]):
                 interval = INTERVALS[code]
                 source = fold_source(interval, self._intervals)
                 for open_ms in opens:
                     end_ms = interval.next_open(open_ms)
+                    folded = whole(store, Span(instrument_id, open_ms, end_ms), interval, source, closed_upto_ms)
+                    if len(folded):
+                        store.write(np.full(len(folded), instrument_id, np.int64), folded)
                     row = store.read(instrument_id, interval, open_ms, open_ms + 1)
                     if len(row) == 0 or row["flags"][0] & Flag.VERIFIED or row["origin"][0] == Origin.UNMATCHED:
                         continue
-                    children = len(store.read(instrument_id, source, open_ms, end_ms))
-                    tiled = children == count_opens(source, open_ms, end_ms)
-                    if not tiled or end_ms <= now_ms - UNMATCHED_AGE_MS:
+                    if end_ms <= now_ms - (UNMATCHED_AGE_MS if len(folded) else LONGER_AGE_MS):
                         wanted.setdefault((instrument_id, code), []).append(open_ms)
         return wanted
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
@@ -12,22 +12,21 @@ from typing import Final
 import numpy as np
 import structlog
 
-from klagg.backfill import Progress, backfill
 from klagg.clock import Calibrator, Clock, ExchangeClock, Margin, MinuteTicker
 from klagg.config.settings import Settings
 from klagg.errors import ExchangeError, StoreError, StoreUnavailable, UsageError
 from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
 from klagg.exchange.discovery import Discovery
 from klagg.exchange.endpoints import for_market
-from klagg.exchange.klines import SETTLE_MS
 from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
-from klagg.interval import HOUR_MS, MINUTE, MINUTE_MS
+from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
 from klagg.service.listings import Listings
+from klagg.service.past import Past
 from klagg.service.prices import seeds_by_rest
 from klagg.service.recent import Recent
 from klagg.service.shard import Seed, ShardCore, seeds_of, seeds_of_closed
@@ -44,9 +43,6 @@ LAST_FLUSH_S: Final = 10.0
 """Real seconds that the end waits for the database."""
 RENEW_LEASE_S: Final = 5.0
 RETRY_S: Final = 5.0
-REFUSED_RETRY_MS: Final = 300_000
-LEAST_HISTORY_MS: Final = HOUR_MS
-"""Fetched even of a newcomer without `--history`: what passed between its listing and its discovery."""
 COUNT_S: Final = 3.0
 UNVERIFIED_SHOWN: Final = 10_000
 """Counting stops here: more than this is simply much."""
@@ -85,8 +81,6 @@ class MarketService:
         self.claim: Claim | None = None
         self.workers: list[Worker] = []
         self.phase = "starting"
-        self.history_progress: tuple[int, int, float] | None = None
-        self.history_ready = False
         self.closed_minutes = 0
         self.unverified = 0
         self.live = asyncio.Event()
@@ -235,6 +229,18 @@ class MarketService:
             intervals=self.intervals,
             on_repaired=self._take_repaired,
         )
+        self.past = Past(
+            self.market,
+            self.settings.history_ms,
+            self.intervals,
+            listings=self.listings,
+            rest=self.rest,
+            store=self._store,
+            clock=self._clock,
+            now_ms=lambda: self.now_ms,
+            on_repaired=self._take_repaired,
+            recent=self.recent,
+        )
         new = [instrument for instrument in chosen if instrument.symbol not in seeds]
         seeds.update(await seeds_by_rest(self.rest, new, boundary_ms, self.recent))
         for instrument in chosen:
@@ -327,7 +333,7 @@ class MarketService:
             tasks.create_task(self.repairer.run())
             tasks.create_task(self.listings.run())
             tasks.create_task(self._requeries())
-            tasks.create_task(self._history())
+            tasks.create_task(self.past.run(self.boundary_ms))
             tasks.create_task(self._count_unverified())
 
     @property
@@ -410,70 +416,15 @@ class MarketService:
 
     # History
 
-    async def _history(self) -> None:
-        """Fetch the configured depth of history while live candles already run, then that of symbols that come later."""
-        end_ms = self.boundary_ms
-        not_before_ms: dict[int, int] = {}
-        if self.settings.history_ms > 0:
-            refused = await self._fetch_history(self.listings.by_id(), end_ms, self._progress)
-            self.history_progress = None
-            log.info(
-                "history.ready",
-                market=self.market.value,
-                start_ms=end_ms - self.settings.history_ms,
-                end_ms=end_ms,
-                refused=len(refused),
-            )
-            self.listings.newcomers.update(dict.fromkeys(refused, end_ms))
-            not_before_ms.update(dict.fromkeys(refused, self.now_ms + REFUSED_RETRY_MS))
-        self.history_ready = True
-        while True:
-            await self._clock.sleep(RETRY_S)
-            for number, upto_ms in tuple(self.listings.newcomers.items()):
-                if not_before_ms.get(number, 0) <= self.now_ms:
-                    del self.listings.newcomers[number]
-                    refused = await self._fetch_history({number: self.listings.by_id()[number]}, upto_ms)
-                    if refused:
-                        # The exchange refuses the klines of a listing's first hour.
-                        self.listings.newcomers.setdefault(number, upto_ms)
-                        not_before_ms[number] = self.now_ms + REFUSED_RETRY_MS
+    @property
+    def history_ready(self) -> bool:
+        """Whether the configured depth of history is there."""
+        return self.workers != [] and self.past.ready
 
-    async def _fetch_history(
-        self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
-    ) -> list[int]:
-        """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
-        start_ms = end_ms - max(self.settings.history_ms, LEAST_HISTORY_MS)
-        while self.now_ms < end_ms + SETTLE_MS:
-            await self._clock.sleep(SETTLE_MS / 4_000)
-        while True:
-            try:
-                done = await backfill(
-                    self.rest,
-                    self._store,
-                    self.market,
-                    instruments,
-                    self.intervals,
-                    start_ms,
-                    end_ms,
-                    now_ms=lambda: self.now_ms,
-                    clock=self._clock,
-                    progress=progress,
-                    on_repaired=self._take_repaired,
-                )
-            except (ExchangeError, StoreUnavailable, OSError) as error:
-                self.recent.note("history.failed", str(error))
-                await self._clock.sleep(RETRY_S)
-            else:
-                return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]
-
-    def _progress(self, done: int, total: int, weight_per_min: float, eta_s: float) -> None:
-        if self.history_progress is None:
-            log.info(
-                "history.started",
-                market=self.market.value,
-                text=f"live now; history ready in about {max(eta_s / 60, 0.1):.1f} min at {weight_per_min:.0f} weight/min",
-            )
-        self.history_progress = (done, total, eta_s)
+    @property
+    def history_progress(self) -> tuple[int, int, float] | None:
+        """Days of symbols done, all of them, and seconds left; None while none is fetched."""
+        return self.past.progress if self.workers else None
 
     # End
 
@@ -503,6 +454,9 @@ class MarketService:
         boundary_ms = max(self.boundary.boundary_ms, self.exchange_clock.last_boundary_ms())
         for worker in self.workers:
             worker.take()
+            if worker.last_tick_ms < boundary_ms:
+                # Its tick was still to come, and with it trades that are on their way: that nothing came proves nothing.
+                worker.core.engine.blind(worker.core.engine.live.tolist(), boundary_ms - 1)
             while not worker.core.tick(boundary_ms):
                 await worker.flush()
             await worker.flush()

@@ -1,0 +1,117 @@
+"""A running market's past: the configured depth of history, then that of symbols that come later."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from klagg.backfill import OnRepaired, Progress, backfill
+from klagg.clock import Clock
+from klagg.errors import ExchangeError, StoreUnavailable
+from klagg.exchange.klines import SETTLE_MS
+from klagg.exchange.rest import RestClient
+from klagg.interval import HOUR_MS, Interval
+from klagg.model import Instrument, Market
+from klagg.service.listings import Listings
+from klagg.service.recent import Recent
+from klagg.store.thread import StoreThread
+
+log = structlog.get_logger()
+
+RETRY_S: Final = 5.0
+REFUSED_RETRY_MS: Final = 300_000
+"""The exchange refuses the klines of a listing's first hour: they are asked for again this much later."""
+LEAST_HISTORY_MS: Final = HOUR_MS
+"""Fetched even of a newcomer without `--history`: what passed between its listing and its discovery."""
+
+
+class Past:
+    """Fetches history while live candles already run; what the exchange does not give now is asked for again."""
+
+    def __init__(
+        self,
+        market: Market,
+        history_ms: int,
+        intervals: Sequence[Interval],
+        *,
+        listings: Listings,
+        rest: RestClient,
+        store: StoreThread,
+        clock: Clock,
+        now_ms: Callable[[], int],
+        on_repaired: OnRepaired,
+        recent: Recent,
+    ) -> None:
+        self.ready = False
+        """Whether the configured depth is there, but for refused symbols."""
+        self.progress: tuple[int, int, float] | None = None
+        """Days of symbols done, all of them, and seconds left; None while none is fetched."""
+        self._market = market
+        self._history_ms = history_ms
+        self._intervals = intervals
+        self._listings = listings
+        self._rest = rest
+        self._store = store
+        self._clock = clock
+        self._now_ms = now_ms
+        self._on_repaired = on_repaired
+        self._recent = recent
+
+    async def run(self, end_ms: int) -> None:
+        """Fetch all symbols up to `end_ms`, then each newcomer up to where it began; until cancelled."""
+        not_before_ms: dict[int, int] = {}
+        newcomers = self._listings.newcomers
+        if self._history_ms > 0:
+            refused = await self._fetch(self._listings.by_id(), end_ms, self._tell)
+            self.progress = None
+            start_ms = end_ms - self._history_ms
+            log.info("history.ready", market=self._market.value, start_ms=start_ms, end_ms=end_ms, refused=len(refused))
+            newcomers.update(dict.fromkeys(refused, end_ms))
+            not_before_ms.update(dict.fromkeys(refused, self._now_ms() + REFUSED_RETRY_MS))
+        self.ready = True
+        while True:
+            await self._clock.sleep(RETRY_S)
+            for number, upto_ms in tuple(newcomers.items()):
+                if not_before_ms.get(number, 0) <= self._now_ms():
+                    del newcomers[number]
+                    if await self._fetch({number: self._listings.by_id()[number]}, upto_ms):
+                        newcomers.setdefault(number, upto_ms)
+                        not_before_ms[number] = self._now_ms() + REFUSED_RETRY_MS
+
+    async def _fetch(
+        self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
+    ) -> list[int]:
+        """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
+        start_ms = end_ms - max(self._history_ms, LEAST_HISTORY_MS)
+        while self._now_ms() < end_ms + SETTLE_MS:
+            await self._clock.sleep(SETTLE_MS / 4_000)
+        while True:
+            try:
+                done = await backfill(
+                    self._rest,
+                    self._store,
+                    self._market,
+                    instruments,
+                    self._intervals,
+                    start_ms,
+                    end_ms,
+                    now_ms=self._now_ms,
+                    clock=self._clock,
+                    progress=progress,
+                    on_repaired=self._on_repaired,
+                )
+            except (ExchangeError, StoreUnavailable, OSError) as error:
+                self._recent.note("history.failed", str(error))
+                await self._clock.sleep(RETRY_S)
+            else:
+                return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]
+
+    def _tell(self, done: int, total: int, weight_per_min: float, eta_s: float) -> None:
+        if self.progress is None:
+            minutes = max(eta_s / 60, 0.1)
+            log.info(
+                "history.started",
+                market=self._market.value,
+                text=f"live now; history ready in about {minutes:.1f} min at {weight_per_min:.0f} weight/min",
+            )
+        self.progress = (done, total, eta_s)
