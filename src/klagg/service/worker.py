@@ -161,9 +161,9 @@ class Worker:
             now_ns = self._clock.monotonic_ns()
             stood_ms = (now_ns - before_ns) // 1_000_000 - int(WATCH_S * 1e3)
             before_ns = now_ns
-            if stood_ms > self._stall_ms:
+            slots = self._streams.slots_in_sight if stood_ms > self._stall_ms else frozenset()
+            if slots:
                 now_ms = self._now_ms()
-                slots = self._streams.slots_in_sight
                 self._go_blind(
                     slots, now_ms - stood_ms - int(WATCH_S * 1e3), f"the process stood still for {stood_ms} ms"
                 )
