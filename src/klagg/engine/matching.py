@@ -110,7 +110,7 @@ def rebase(rows: Any, ints: Any, slot: int, k: int, folded: Any, upto_ms: int) -
         end_ms = rows[opened, slot]["open_ms"]
         if rows[at, slot]["open_ms"] != folded["open_ms"]:
             return False
-    if not fits(ints, slot, folded) or upto_ms < earliest_held(ints, slot) - MINUTE_MS:
+    if not fits(ints, slot, folded) or upto_ms < earliest_held(ints, slot):
         return False
     restate(folded, ints[s.PRICE_SCALE, slot], ints[s.QTY_SCALE, slot])
     row = rows[at, slot]
