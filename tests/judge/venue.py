@@ -253,6 +253,7 @@ class JudgeVenue:
 
     def _one_trade(self, one: Symbol, t_ms: int, now_ms: int) -> None:
         chance = self._chance
+        before = one.price
         one.price = max(one.price + chance.randrange(-2, 3), 2)
         one.agg_id += 2 if chance.random() < 0.001 else 1  # a hole in the ids that no trade ever fills
         qty = chance.randrange(1, 3_000) * one.qty_unit + chance.randrange(one.qty_unit)
@@ -271,6 +272,7 @@ class JudgeVenue:
         }
         if chance.random() < 0.003:
             message |= {"X": "INSURANCE_FUND"} if chance.random() < 0.5 else {"p": "0", "q": "0"}
+            one.price = before  # what is no market trade moves no candle
         else:
             one.trade(t_ms, qty, count, maker=maker)
         one.trade_id += count
