@@ -145,7 +145,7 @@ async def test_every_series_is_the_truth(tmp_path: Path, market: str, workers: i
             assert await second.end(signal.SIGTERM) == 0
         began_ms = read(db, "SELECT min(open_time_ms) FROM candles WHERE interval = '1m'")[0][0] + 2 * 3_600_000
         compared, wrong = compare(db, venue, max(began_ms, venue.start_ms))
-        assert wrong == {}
+        assert not wrong, "\n".join(f"{kind}: {case}" for kind, cases in wrong.items() for case in cases)
         with contextlib.closing(open_store(str(db), mode="read")) as store:
             report = check(store)
         assert report.ok, report.as_dict()

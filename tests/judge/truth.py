@@ -77,6 +77,8 @@ class Symbol:
     minutes: dict[int, Minute] = field(default_factory=dict)
     lacking: set[int] = field(default_factory=set)
     """Minutes that the exchange has no row for (an outage)."""
+    traded_ms: int = 0
+    """Up to where its trades have been made."""
     agg_id: int = 1_000_000
     trade_id: int = 5_000_000
     _next_ms: int = 0

@@ -48,6 +48,7 @@ class JudgeVenue:
         self.limit = 6_000 if market == "spot" else 2_400
         self._chance = random.Random(seed)
         self._base_s = time.monotonic()
+        self._moved: set[str] = set()
         self._banned_until_ms = 0
         self._bans_left = [start_ms + 60_000, start_ms + 230_000]
         self._weight: Counter[int] = Counter()
@@ -159,7 +160,9 @@ class JudgeVenue:
             return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400, headers=headers)
         if now_ms < one.refused_until_ms:
             return web.json_response({"code": -1122, "msg": "Invalid symbol status."}, status=400, headers=headers)
-        if one.status != "PENDING_TRADING":
+        if one.status == "TRADING":
+            self._trades_of(one, now_ms)
+        elif one.status != "PENDING_TRADING":
             one.flow(now_ms)
         start_ms, end_ms = int(query.get("startTime", 0)), int(query.get("endTime", now_ms))
         body = json.dumps(one.rows(query["interval"], start_ms, end_ms, limit, now_ms))
@@ -226,30 +229,35 @@ class JudgeVenue:
 
     async def _trade(self) -> None:
         last_ms = ticker_ms = self.now_ms
-        moved: set[str] = set()
         while True:
             await asyncio.sleep(TICK_S / self.speed)
             now_ms = self.now_ms
             for one in tuple(self.symbols.values()):
                 if one.status == "TRADING":
-                    moved |= self._trades_of(one, last_ms, now_ms)
+                    self._trades_of(one, now_ms)
             if now_ms // MINUTE > last_ms // MINUTE:
                 for one in self.symbols.values():
                     if one.status == "TRADING":
                         self._close(one, now_ms // MINUTE * MINUTE - MINUTE, now_ms)
             if now_ms - ticker_ms >= 1_000:
-                self._mini_ticker(moved, now_ms)
-                ticker_ms, moved = now_ms, set()
+                self._mini_ticker(self._moved, now_ms)
+                ticker_ms, self._moved = now_ms, set()
             last_ms = now_ms
 
-    def _trades_of(self, one: Symbol, last_ms: int, now_ms: int) -> set[str]:
-        one.flow(now_ms)
+    def _trades_of(self, one: Symbol, now_ms: int) -> None:
+        """Make the trades up to now, so that whoever is answered now is answered by all of them."""
         chance = self._chance
+        last_ms = one.traded_ms or now_ms - 1
+        one.traded_ms = max(now_ms, last_ms + 1)
+        if now_ms <= last_ms:
+            return
         expected = one.rate * (now_ms - last_ms) / 1_000
         count = int(expected) + (chance.random() < expected % 1)
         for t_ms in sorted(chance.randrange(last_ms, now_ms) for _ in range(count)):
             self._one_trade(one, t_ms, now_ms)
-        return {one.name} if count else set()
+        one.flow(now_ms)  # last: a minute without trades begins at the last price before it
+        if count:
+            self._moved.add(one.name)
 
     def _one_trade(self, one: Symbol, t_ms: int, now_ms: int) -> None:
         chance = self._chance
