@@ -330,33 +330,70 @@ def test_margin_defaults_by_market() -> None:
     assert Margin.of(Market.USDM, 35).value_ms == 35
 
 
+def learn(margin: Margin, lags_ms: Any) -> None:
+    """Lags between two turns that are on time."""
+    margin.turned(0)
+    margin.observe(lags_ms)
+    margin.turned(0)
+
+
 def test_auto_margin_is_the_quantile_within_its_limits() -> None:
     margin = Margin("auto")
-    margin.observe(np.full(100, 900))
+    learn(margin, np.full(100, 900))
     assert margin.value_ms == AUTO_START_MS  # too few to say
     margin = Margin("auto")
-    margin.observe(np.concatenate([np.full(9_980, 150), np.full(20, 420)]))
+    learn(margin, np.concatenate([np.full(9_980, 150), np.full(20, 420)]))
     assert margin.value_ms == 420
     for lag_ms, expected_ms in ((-3_000, 10), (0, 10), (60_000, 1_000)):
         margin = Margin("auto")
-        margin.observe(np.full(5_000, lag_ms))
+        learn(margin, np.full(5_000, lag_ms))
         assert margin.value_ms == expected_ms
 
 
 def test_auto_margin_forgets() -> None:
     margin = Margin("auto")
     for _ in range(10):
-        margin.observe(np.full(50_000, 800))
+        learn(margin, np.full(50_000, 800))
     assert margin.value_ms == 800
     for _ in range(60):
-        margin.observe(np.full(50_000, 150))
+        learn(margin, np.full(50_000, 150))
     assert margin.value_ms == 150
 
 
 def test_a_fixed_margin_learns_nothing() -> None:
     margin = Margin(10)
-    margin.observe(np.full(10_000, 500))
+    learn(margin, np.full(10_000, 500))
     assert margin.value_ms == 10
+
+
+async def test_auto_margin_does_not_learn_our_own_stalls() -> None:
+    clock, margin = ManualClock(), Margin("auto")
+    task = asyncio.create_task(margin.learn(clock))
+    for stall_ms in (0, 900, 0, 0, 300, 0, 0):
+        await clock.advance(60)
+        margin.observe(np.full(10_000, 150))
+        await clock.advance(60)
+        clock.jump(
+            stall_ms
+        )  # nothing turns meanwhile; then the sockets bring what has waited, before or after the timers
+        if stall_ms:
+            margin.observe(np.full(10_000, stall_ms))
+            await clock.advance(1)
+            margin.observe(np.full(10_000, stall_ms))
+    await clock.advance(200)
+    assert margin.value_ms == 150
+    task.cancel()
+
+
+async def test_auto_margin_does_not_learn_what_waited_for_the_start() -> None:
+    clock, margin = ManualClock(), Margin("auto")
+    margin.observe(np.full(10_000, 1_000))
+    task = asyncio.create_task(margin.learn(clock))
+    await clock.advance(50)
+    margin.observe(np.full(10_000, 180))
+    await clock.advance(50)
+    assert margin.value_ms == 180
+    task.cancel()
 
 
 # Ticks

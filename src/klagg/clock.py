@@ -443,16 +443,26 @@ AUTO_MIN_LAGS: Final = 2_000
 """Fewer lags say nothing about the 99.9th percentile."""
 AUTO_WINDOW_LAGS: Final = 200_000
 """Past this many lags all counts are halved: the newest weigh most, and the memory stays one histogram."""
+TURN_S: Final = 0.05
+"""How often the event loop proves that it turns, while the margin learns."""
+LATE_TURN_MS: Final = 25
+"""A turn later than this has made the trades wait for us: what they seemed to lag says nothing of the exchange."""
 
 MarginSetting = int | Literal["auto"]
 
 
 class Margin:
-    """How long after a boundary the tick waits for the minute's last trades: fixed, or learned from their lags."""
+    """How long after a boundary the tick waits for the minute's last trades: fixed, or learned from their lags.
+
+    Lags count once the event loop has turned on time before and after them: a loop that stood still would learn its own
+    delay, and wait for it ever after.
+    """
 
     def __init__(self, setting: MarginSetting) -> None:
         self._fixed_ms = None if setting == "auto" else setting
         self._counts = np.zeros(MARGIN_CEILING_MS + 1, np.int64)
+        self._unproven = np.zeros(MARGIN_CEILING_MS + 1, np.int64)
+        self._was_late = True
         self._learned_ms: int | None = None
 
     @classmethod
@@ -463,14 +473,34 @@ class Margin:
         return cls(setting)
 
     def observe(self, lags_ms: npt.NDArray[Any]) -> None:
-        """Take lags of live trades (receive time less T, whole ms); out of range ones count as the nearest."""
+        """Take lags of live trades (receive time less T, whole ms); out of range ones count as the nearest.
+
+        They wait for the next turn to tell whether they count.
+        """
         if self._fixed_ms is not None or lags_ms.size == 0:
             return
         clipped = np.clip(lags_ms, 0, MARGIN_CEILING_MS).astype(np.int64)
-        self._counts += np.bincount(clipped, minlength=MARGIN_CEILING_MS + 1)
-        while int(self._counts.sum()) > AUTO_WINDOW_LAGS:
-            self._counts //= 2
-        self._learned_ms = None
+        self._unproven += np.bincount(clipped, minlength=MARGIN_CEILING_MS + 1)
+
+    def turned(self, late_ms: float) -> None:
+        """The event loop has turned, so late: count the lags since the last turn if both were on time, else forget them."""
+        is_late = late_ms > LATE_TURN_MS
+        if not (is_late or self._was_late):
+            self._counts += self._unproven
+            while int(self._counts.sum()) > AUTO_WINDOW_LAGS:
+                self._counts //= 2
+            self._learned_ms = None
+        self._unproven[:] = 0
+        self._was_late = is_late
+
+    async def learn(self, clock: Clock) -> None:
+        """Until cancelled, watch the event loop turn; a fixed margin has nothing to learn."""
+        before_ns = clock.monotonic_ns()
+        while self._fixed_ms is None:
+            await clock.sleep(TURN_S)
+            now_ns = clock.monotonic_ns()
+            self.turned((now_ns - before_ns) / NS_PER_MS - TURN_S * 1e3)
+            before_ns = now_ns
 
     @property
     def value_ms(self) -> int:

@@ -324,6 +324,7 @@ class MarketService:
             await self._catch_up()
             for worker in self.workers:
                 tasks.create_task(worker.run())
+            tasks.create_task(self.margin.learn(self._clock))
             tasks.create_task(self._tick())
             tasks.create_task(self._renew())
             await self._fill()
