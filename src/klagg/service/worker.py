@@ -1,6 +1,7 @@
 """A worker: one shard's core with its own streams. It gets every tick, and its start, sleep, tick and exit are log events."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
@@ -12,7 +13,7 @@ from klagg.errors import StoreUnavailable
 from klagg.exchange.inbox import Blind, Sighted
 from klagg.exchange.streams import TradeStreams
 from klagg.exchange.wire import decode
-from klagg.interval import MINUTE, MINUTE_MS, Interval
+from klagg.interval import MINUTE, Interval
 from klagg.model import Candles, Gap, Ints
 from klagg.service.comparison import Comparison
 from klagg.service.recent import Recent
@@ -28,6 +29,9 @@ SWEEP_S: Final = 0.5
 """How often holes expire, pushes are judged and evidence is written."""
 WATCH_S: Final = 0.25
 """How often the event loop proves that it turns."""
+FOLD_BOUND: Final = 100_000
+"""Minutes whose longer candles wait to be folded: two hours of a whole market, 14 MB. When full, new ones are dropped and counted;
+the repairer folds the same candles from its queue."""
 RETRY_FIRST_S: Final = 0.25
 RETRY_LAST_S: Final = 10.0
 
@@ -60,7 +64,10 @@ class Worker:
         self._streams = streams
         self.comparison = Comparison(core)
         self.last_tick_ms = boundary.boundary_ms
+        self.durable_upto_ms = boundary.boundary_ms
+        """The boundary that the commits have carried so far; that of the start is no news."""
         self.write_lag_ms = 0
+        """How long after the newest durable boundary the commit that first carried it was through."""
         self.tick_lag_ms = 0
         self.written = 0
         self.failing_since_ms: int | None = None
@@ -76,7 +83,10 @@ class Worker:
         self._dirty = asyncio.Event()
         self._writing = asyncio.Lock()
         self._longer = tuple(interval for interval in core.engine.intervals if interval is not MINUTE)
-        self._to_fold: list[tuple[Candles, bool]] = []
+        self._to_fold: deque[tuple[Candles, bool]] = deque()
+        self._to_fold_minutes = 0
+        self.folds_dropped = 0
+        """Minutes whose longer candles were left to the repairer, for want of room."""
         self._foldable = asyncio.Event()
 
     async def run(self) -> None:
@@ -187,9 +197,22 @@ class Worker:
         if self.core.unsaved:
             self._dirty.set()
         for minutes, numbers_changed in ((verified, False), (replaced, True)):
-            if len(minutes):
-                self._to_fold.append((minutes, numbers_changed))
-                self._foldable.set()
+            self.fold_later(minutes, numbers_changed=numbers_changed)
+
+    def fold_later(self, minutes: Candles, *, numbers_changed: bool) -> None:
+        """Have the parents of these minutes folded, or leave them to the repairer where too many wait."""
+        if len(minutes) == 0:
+            return
+        if self._to_fold_minutes + len(minutes) > FOLD_BOUND:
+            if self.folds_dropped == 0:
+                self._recent.note(
+                    "store.folds_dropped", f"{self._to_fold_minutes} minutes wait to be folded: left to the repair"
+                )
+            self.folds_dropped += len(minutes)
+            return
+        self._to_fold.append((minutes, numbers_changed))
+        self._to_fold_minutes += len(minutes)
+        self._foldable.set()
 
     async def _folds(self) -> None:
         """Have the parents of minutes folded from the store once these are durable; trades, ticks and commits go on."""
@@ -204,7 +227,7 @@ class Worker:
                     self._recent.note("store.fold_failed", str(error))
                     await self._clock.sleep(RETRY_LAST_S)
                 else:
-                    self._to_fold.pop(0)
+                    self._to_fold_minutes -= len(self._to_fold.popleft()[0])
 
     async def _fold(self, minutes: Candles, numbers_changed: bool) -> None:
         """Have the longer candles folded from minutes that are now known: those that have closed, or all if numbers changed."""
@@ -268,7 +291,9 @@ class Worker:
             log.info("store.write_recovered", worker=self.name, after_ms=now_ms - self.failing_since_ms)
             self.failing_since_ms = None
         self.written += result.written
-        self.write_lag_ms = max(now_ms - batch.closed_upto_ms, 0) % MINUTE_MS
+        if batch.closed_upto_ms > self.durable_upto_ms:
+            self.durable_upto_ms = batch.closed_upto_ms
+            self.write_lag_ms = max(now_ms - batch.closed_upto_ms, 0)
         log.debug(
             "store.committed",
             worker=self.name,
