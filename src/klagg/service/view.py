@@ -1,6 +1,7 @@
 """The live view of `klagg run` on a terminal: what is happening, redrawn twice a second."""
 
 import asyncio
+import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 REDRAW_S: Final = 0.5
 NOTES_SHOWN: Final = 5
+FACTS_IN_A_ROW: Final = 3
+NOTE_CHARACTERS: Final = 160
+"""A note of the live view has two lines at 80 columns; the log has it whole."""
 RATE_SPAN: Final = 20
 """Redraws over which trades a second are averaged."""
 
@@ -33,7 +37,8 @@ class LiveView:
 
     def __init__(self) -> None:
         self._service: Service | None = None
-        self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
+        # What a command prints on stdout stays there: the view redirects only what is written to stderr, the log.
+        self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False, redirect_stdout=False)
         self._task: asyncio.Task[None] | None = None
         self._applied: dict[str, deque[tuple[int, int]]] = {}
 
@@ -48,7 +53,7 @@ class LiveView:
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._live.update(self._draw())
+        self._live.update(self.draw())
         self._live.stop()
 
     def watch(self, service: "Service") -> None:
@@ -57,10 +62,11 @@ class LiveView:
 
     async def _redraw(self) -> None:
         while True:
-            self._live.update(self._draw())
+            self._live.update(self.draw())
             await asyncio.sleep(REDRAW_S)
 
-    def _draw(self) -> RenderableType:
+    def draw(self) -> RenderableType:
+        """What is shown now."""
         if self._service is None:
             return Text("klagg: opening the database")
         parts: list[RenderableType] = []
@@ -69,18 +75,22 @@ class LiveView:
             if market.history_progress is not None:
                 parts.append(history_line(market))
             parts += [
-                Text(f"  {clock_text(at_ms)} {event}: {text}"[:160], style="yellow")
+                Text(f"  {clock_text(at_ms)} {event}: {text}"[:NOTE_CHARACTERS], style="yellow")
                 for at_ms, event, text in list(market.recent.notes)[-NOTES_SHOWN:]
             ]
         return Group(*parts)
 
     def _table(self, market: MarketService) -> Table:
-        table = Table(title=f"klagg {market.market.value} - {market.phase}", title_justify="left", expand=False)
-        facts = facts_of(market)
-        facts["trades/s"] = f"{self._rate(market):.0f}"
-        for name in facts:
-            table.add_column(name, justify="right")
-        table.add_row(*facts.values())
+        """The facts as names and values, three to a row: it fits into 80 columns."""
+        facts = facts_of(market, self._rate(market))
+        table = Table.grid(padding=(0, 2), expand=False)
+        table.title, table.title_justify = f"klagg {market.market.value} - {market.phase}", "left"
+        for _ in range(FACTS_IN_A_ROW):
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(justify="right", no_wrap=True)
+        cells = [text for fact in facts.items() for text in fact]
+        for row in range(0, len(cells), 2 * FACTS_IN_A_ROW):
+            table.add_row(*cells[row : row + 2 * FACTS_IN_A_ROW])
         return table
 
     def _rate(self, market: MarketService) -> float:
@@ -102,23 +112,25 @@ def history_line(market: MarketService) -> Text:
     return Text(f"  history {bar} {share:4.0%}, ready in about {eta_s / 60:.1f} min")
 
 
-def facts_of(market: MarketService) -> dict[str, str]:
+def facts_of(market: MarketService, trades_per_s: float) -> dict[str, str]:
     """What the live view shows of a market, by name."""
     if not market.workers:
-        return {"state": market.phase}
+        return {}
     workers = market.workers
-    waiting = sum(worker.core.outbox.candles for worker in workers)
+    clock = market.exchange_clock
+    host_ms = -clock.offset_ms(time.time_ns() / 1e6)
     failing = any(worker.failing_since_ms is not None for worker in workers)
     return {
-        "clock": f"±{market.exchange_clock.uncertainty_ms:.0f} ms",
+        "clock offset": f"{host_ms:+.0f} ±{clock.uncertainty_ms:.0f} ms",
         "minute": clock_text(market.boundary_ms),
         "symbols": str(market.symbols),
+        "trades/s": f"{trades_per_s:.0f}",
         "closed": str(market.closed_minutes),
         "tick lag": f"{max(worker.tick_lag_ms for worker in workers)} ms",
-        "write lag": "failing" if failing else f"{max(worker.write_lag_ms for worker in workers)} ms",
-        "waiting": str(waiting),
         "verified": str(sum(worker.comparison.verified for worker in workers)),
         "unverified": str(market.unverified),
+        "write lag": "failing" if failing else f"{max(worker.write_lag_ms for worker in workers)} ms",
         "differences": str(sum(worker.comparison.differences for worker in workers)),
+        "waiting": str(sum(worker.core.outbox.candles for worker in workers)),
         "weight": f"{market.budget.used(market.now_ms)}/{market.budget.limit}",
     }
