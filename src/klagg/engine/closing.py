@@ -24,7 +24,12 @@ RANK_COUNTS: Final = s.RANK_COUNTS
 
 @kernel
 def lowest_rank(ints: Any, slot: int, k: int, last_closed: bool) -> int:
-    """The lowest origin among the minutes of the open (or last closed) candle of the k-th interval; UNMATCHED if it has none."""
+    """The lowest origin among the minutes of the open (or last closed) candle of the k-th interval; UNMATCHED if it has none.
+
+    FILLED, which vouches for nothing, where its numbers are not those of its minutes.
+    """
+    if (ints[s.STALE, slot] >> (2 * k + last_closed)) & 1:
+        return FILLED
     base = LONGER + LONGER_WIDTH * (k - 1) + 1
     for rank in range(RANKS):
         opened = ints[RANK_COUNTS + rank, slot] - ints[base + rank, slot]
@@ -53,6 +58,8 @@ def close_longer(rows: Any, ints: Any, slot: int, k: int, end_ms: int, calendar:
         total = ints[RANK_COUNTS + rank, slot]
         ints[base + 1 + RANKS + rank, slot] = total - ints[base + 1 + rank, slot]
         ints[base + 1 + rank, slot] = total
+    stale = (ints[s.STALE, slot] >> 2 * k) & 1
+    ints[s.STALE, slot] = (ints[s.STALE, slot] & ~(3 << 2 * k)) | stale << (2 * k + 1)
     begin(row, end_ms, last["close"])
     ints[base, slot] = next_open_ms(end_ms, calendar[k, 0])
     out[used] = rows[opened + 1, slot]

@@ -7,7 +7,7 @@ import numpy as np
 from klagg.engine import state as s
 from klagg.engine.applying import run_on
 from klagg.engine.candle import fold_into, folded_origin, restate, same_numbers
-from klagg.engine.closing import LONGER, LONGER_WIDTH, RANK_COUNTS, RANKS, RING, lowest_rank
+from klagg.engine.closing import FILLED, LONGER, LONGER_WIDTH, RANK_COUNTS, RANKS, RING, lowest_rank
 from klagg.engine.evidence import AMENDED, CLOSED, EXCHANGE, FLAT, VERIFIED, earliest_held, set_origin
 from klagg.engine.jit import kernel
 from klagg.interval import MINUTE_MS
@@ -68,11 +68,28 @@ def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
 
 
 @kernel
+def make_stale(rows: Any, ints: Any, slot: int, open_ms: int) -> None:
+    """Note that the longer candles that hold a minute do not hold its new numbers: they vouch for nothing until they are folded anew."""
+    for k in range(1, (rows.shape[0] - RING) // 2 + 1):
+        opened = RING + 2 * (k - 1)
+        last = rows[opened + 1, slot]
+        if open_ms >= rows[opened, slot]["open_ms"]:
+            ints[s.STALE, slot] |= 1 << 2 * k
+        elif 0 <= last["open_ms"] <= open_ms:
+            ints[s.STALE, slot] |= 1 << (2 * k + 1)
+            doubtful = folded_origin(FILLED, last["trades"])
+            if doubtful < last["origin"]:
+                last["origin"] = doubtful
+                last["flags"] |= AMENDED
+                ints[s.DIRTY_LONGER, slot] |= 1 << k
+
+
+@kernel
 def replace(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
     """Put the exchange's candles in the place of closed minutes; `verdicts` says EQUAL where it was done.
 
-    The longer candles are not touched here: whoever replaces minutes folds their parents again from the store and
-    hands the open ones back (`rebase`).
+    The longer candles keep their numbers, which vouch for nothing from here on: whoever replaces minutes folds their
+    parents again from the store and hands the open ones back (`rebase`).
     """
     for index in range(klines.shape[0]):
         kline = klines[index]
@@ -87,12 +104,15 @@ def replace(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
         restate(kline, ints[s.PRICE_SCALE, slot], ints[s.QTY_SCALE, slot])
         row = rows[column, slot]
         old, amended = row["origin"], row["flags"] & AMENDED
+        differs = not same_numbers(row, kline)
         rows[column, slot] = kline
         row["origin"] = old
         row["interval"] = 0
         row["flags"] = CLOSED | VERIFIED | amended
         set_origin(rows, ints, slot, column, EXCHANGE)
-        run_on(rows, ints, slot, kline["open_ms"])
+        if differs:
+            make_stale(rows, ints, slot, kline["open_ms"])
+            run_on(rows, ints, slot, kline["open_ms"])
         verdicts[index] = EQUAL
 
 
@@ -115,6 +135,7 @@ def rebase(rows: Any, ints: Any, slot: int, k: int, folded: Any, upto_ms: int) -
     restate(folded, ints[s.PRICE_SCALE, slot], ints[s.QTY_SCALE, slot])
     row = rows[at, slot]
     flags = row["flags"] & CLOSED
+    ints[s.STALE, slot] &= ~(1 << (2 * k + at - opened))
     lowest = folded["origin"]
     rows[at, slot] = folded
     row["flags"] = flags
@@ -122,12 +143,15 @@ def rebase(rows: Any, ints: Any, slot: int, k: int, folded: Any, upto_ms: int) -
     if at != opened:
         base += RANKS
     ints[base : base + RANKS, slot] = 0
-    ints[base + lowest, slot] = 1
-    minute_ms = upto_ms
+    # Minutes that are here count one by one, since each may change its rank; what is older counts as one, of the lowest.
+    minute_ms = max(folded["open_ms"], earliest_held(ints, slot))
+    if folded["open_ms"] < minute_ms:
+        ints[base + lowest, slot] = 1
     while minute_ms < end_ms:
         child = rows[(minute_ms // MINUTE_MS) % RING, slot]
-        fold_into(row, child)
         ints[base + child["origin"], slot] += 1
+        if minute_ms >= upto_ms:
+            fold_into(row, child)
         minute_ms += MINUTE_MS
     if at == opened:
         for rank in range(RANKS):

@@ -73,7 +73,9 @@ LACKING: Final = 17
 """Bits by ring column: minutes of which a trade is in no candle, because it came too late: ids do not prove them."""
 PROVEN: Final = 18
 """Bits by ring column: minutes that unbroken ids have proven whole."""
-RANK_COUNTS: Final = 19
+STALE: Final = 19
+"""Bits by 2k (the open) and 2k + 1 (the last closed longer candle): a minute of it was replaced, and it was not folded anew since."""
+RANK_COUNTS: Final = 20
 """RANKS columns: closed minutes of each origin since birth."""
 FIRST_AGG: Final = RANK_COUNTS + RANKS
 """RING columns: the lowest aggregate id in the minute."""
