@@ -12,7 +12,7 @@ from klagg.config.settings import Settings
 from klagg.errors import KlaggError, StoreError
 from klagg.model import Market
 from klagg.service import market as market_module
-from klagg.service.run import Service
+from klagg.service.run import Service, serve_until
 from klagg.sim import ExchangeSettings, OfflineExchange
 from klagg.store import open_store
 from klagg.store.thread import StoreThread
@@ -70,3 +70,24 @@ async def test_the_first_error_ends_all_in_its_own_words(tmp_path: Path) -> None
     ):
         await Service(settings, ScaledClock(500.0), store).run(asyncio.Event())
     await store.close()
+
+
+def nobody(db: Path) -> Settings:
+    return Settings(db=str(db), rest_url=(f"http://{NOBODY}",), ws_url=(f"ws://{NOBODY}",), clock_speed=500.0)
+
+
+async def test_a_database_made_in_vain_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(KlaggError, match="cannot be read"):
+        await serve_until(nobody(tmp_path / "k.db"), asyncio.Event())
+    assert list(tmp_path.iterdir()) == []
+    stopped = asyncio.Event()
+    stopped.set()
+    await serve_until(nobody(tmp_path / "k.db"), stopped)
+    assert list(tmp_path.iterdir()) == [], "nor is one left by Ctrl-C before anything was there"
+
+
+async def test_a_database_that_was_there_stays(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "k.db"), mode="create").close()
+    with pytest.raises(KlaggError, match="cannot be read"):
+        await serve_until(nobody(tmp_path / "k.db"), asyncio.Event())
+    assert (tmp_path / "k.db").exists()

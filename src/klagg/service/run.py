@@ -15,7 +15,7 @@ from klagg.engine.engine import compile_kernels
 from klagg.errors import KlaggError
 from klagg.service.market import MarketService
 from klagg.service.view import LiveView
-from klagg.store import open_store
+from klagg.store import filling
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -112,14 +112,15 @@ async def serve_until(
         KlaggError: what ended it.
     """
     clock: Clock = SystemClock() if settings.clock_speed == 1 else ScaledClock(settings.clock_speed)
-    store = StoreThread(open_store(settings.db, mode="create"))
-    try:
-        service = Service(settings, clock, store)
-        if watch is not None:
-            watch(service)
-        await service.run(stopped)
-    finally:
-        await store.close()
+    with filling(settings.db) as opened:
+        store = StoreThread(opened)
+        try:
+            service = Service(settings, clock, store)
+            if watch is not None:
+                watch(service)
+            await service.run(stopped)
+        finally:
+            await store.close()
 
 
 def prepare_kernels() -> None:

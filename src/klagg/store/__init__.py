@@ -53,7 +53,7 @@ def open_store(url: str, *, mode: Mode, synchronous: Synchronous = "NORMAL") -> 
 
 @contextmanager
 def filling(url: str) -> Iterator[SqliteStore]:
-    """A database to fill, made where there is none; one made here goes again if an error leaves it without any instrument.
+    """A database to fill, made where there is none; one made in vain goes again: it was left without any instrument.
 
     Raises:
         UsageError | StoreError: as `open_store`.
@@ -69,13 +69,10 @@ def filling(url: str) -> Iterator[SqliteStore]:
         raise
     try:
         yield store
-    except BaseException:
-        is_new = is_new and _is_empty(store)
+    finally:
         store.close()
-        if is_new:
+        if is_new and _is_empty(url):
             _remove(path)
-        raise
-    store.close()
 
 
 def _remove(path: Path) -> None:
@@ -83,8 +80,14 @@ def _remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _is_empty(store: SqliteStore) -> bool:
+def _is_empty(url: str) -> bool:
+    try:
+        store = open_store(url, mode="read")
+    except KlaggError:
+        return False
     try:
         return not store.instruments()
     except KlaggError:
         return False
+    finally:
+        store.close()
