@@ -27,7 +27,7 @@ def _quiet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run --symbolz x", "Unknown option: --symbolz.*Did you mean.*; see klagg run --help"),
         ("run --workers two", "--workers.*see klagg run --help"),
         ("run --workers 0", "setting workers = 0: expected int >= 1"),
-        ("run --serve 127.0.0.1:8420", "serving on 127.0.0.1:8420 comes with a later version"),
+        ("run --serve nowhere", "'nowhere' is no HOST:PORT"),
         ("run --serve 127.0.0.1:8420 --no-serve", "contradict"),
         ("run --intervals 7m", "unknown interval '7m': use one of 1m 3m"),
         ("run --market coinm", "unknown market 'coinm'"),

@@ -47,7 +47,7 @@ def backfill(
     Without --start it reaches as far back as the setting history says. Ctrl-C ends it; started again it goes on.
     """
     settings = load_settings(
-        common, quiet=True, market=market_flag(market), symbols=symbols, intervals=intervals, rest_url=rest_url
+        common, usual_level="error", market=market_flag(market), symbols=symbols, intervals=intervals, rest_url=rest_url
     )
     if from_ is None or from_ == ["rest"]:
         return _by_rest(settings, start or f"-{settings.history}", end, as_json=json_)

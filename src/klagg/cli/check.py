@@ -31,7 +31,7 @@ def check(
     Exits 1 with a list if anything is wrong. Without --market every market of the database is checked, without
     --intervals every interval.
     """
-    settings = load_settings(common, quiet=True, market=market, symbols=symbols, intervals=intervals)
+    settings = load_settings(common, usual_level="error", market=market, symbols=symbols, intervals=intervals)
     from klagg.check import check as check_store
     from klagg.config import parse_range_ms
     from klagg.model import Market

@@ -1,13 +1,22 @@
 """`klagg demo`."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from klagg.cli.options import CommonDb, Intervals, Market1, load_settings, market_flag
+from klagg.cli.options import COMMON_GROUP, Common, Intervals, Market1, load_settings, market_flag
 from klagg.errors import UsageError
 
 DEMO_DB = "klagg-demo.db"
+
+
+@Parameter(name="*", group=COMMON_GROUP)
+@dataclass(frozen=True, kw_only=True)
+class CommonDemo(Common):
+    """The common options; the demo has a database of its own, whatever the settings say."""
+
+    db: Annotated[str, Parameter(help="The database: a path, or sqlite:///relative.db; must be new.")] = DEMO_DB
 
 
 def demo(
@@ -19,17 +28,18 @@ def demo(
     seed: Annotated[int, Parameter(help="The seed of the synthetic market.")] = 1,
     market: Market1 = None,
     intervals: Intervals = None,
-    common: CommonDb | None = None,
+    common: CommonDemo | None = None,
 ) -> int:
     """Show the main job on this machine: an offline exchange, the service on a database, live candles, a comparison.
 
-    The database is klagg-demo.db unless --db names another. Exits 0 if every candle equals the exchange's.
+    Its own database, klagg-demo.db, is made anew at each start. Exits 0 if every candle equals the exchange's.
     """
     if seconds is not None and not 0 < seconds < float("inf"):
         raise UsageError(f"--seconds {seconds:g}: write a number above 0")
-    common = common or CommonDb()
-    db = DEMO_DB if common.db is None else common.db
-    settings = load_settings(common, db=db, market=market_flag(market), intervals=intervals)
+    common = common or CommonDemo()
+    settings = load_settings(
+        common, usual_level="warning", db=common.db, market=market_flag(market), intervals=intervals
+    )
     from klagg.service.demo import run_demo
 
-    return run_demo(settings, seconds=seconds, symbols=symbols, seed=seed)
+    return run_demo(settings, own_database=DEMO_DB, seconds=seconds, symbols=symbols, seed=seed)

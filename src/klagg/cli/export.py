@@ -35,7 +35,7 @@ def export(
 
     Without --start and --end all of them.
     """
-    settings = load_settings(common, quiet=True, market=market_flag(market))
+    settings = load_settings(common, usual_level="error", market=market_flag(market))
     from klagg.config import parse_range_ms, parse_symbol
     from klagg.export import export as export_series
     from klagg.interval import parse_interval

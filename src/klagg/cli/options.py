@@ -67,7 +67,9 @@ class Common:
     ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
-        Parameter(help="The lowest level that is logged. [default: info; error where a command ends by itself]"),
+        Parameter(
+            help="The lowest level that is logged. [default: info; warning for demo, error where a command ends by itself]"
+        ),
     ] = None
 
 
@@ -81,10 +83,12 @@ class CommonDb(Common):
     )
 
 
-def load_settings(common: Common | None, *, quiet: bool = False, **flags: object) -> "Settings":
+def load_settings(
+    common: Common | None, *, usual_level: Literal["warning", "error"] | None = None, **flags: object
+) -> "Settings":
     """The settings from the flags, the environment and the file; logging is set up by them.
 
-    A `quiet` command ends soon and says itself what went wrong: it logs errors only, unless a level is asked for.
+    A command that itself says what happens logs from its `usual_level` on, unless a level is asked for.
 
     Raises:
         UsageError: a setting that is wrong, or not known.
@@ -99,8 +103,8 @@ def load_settings(common: Common | None, *, quiet: bool = False, **flags: object
         named["db"] = common.db
     loaded = load({**named, **_as_tuples(flags)}, config=common.config)
     settings = loaded.settings
-    only_errors = quiet and loaded.sources["log_level"] == "default"
-    logs.set_up(settings.log_format, "error" if only_errors else settings.log_level)
+    asked_for = loaded.sources["log_level"] != "default"
+    logs.set_up(settings.log_format, settings.log_level if asked_for or usual_level is None else usual_level)
     return settings
 
 

@@ -27,7 +27,7 @@ def replay(
     """
     if not files:
         raise UsageError("no file is given: klagg replay FILE… reads recordings and archive files of trades")
-    settings = load_settings(common, quiet=True, market=market_flag(market), intervals=intervals)
+    settings = load_settings(common, usual_level="error", market=market_flag(market), intervals=intervals)
     from klagg.archive import open_trades
     from klagg.config import parse_symbol
     from klagg.replay import replay as replay_files

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from typing import Annotated
 
+import structlog
 from cyclopts import Parameter
 
 from klagg.cli.options import CommonDb, Intervals, Markets, RestUrl, Symbols, WsUrl, flag, load_settings
 from klagg.errors import UsageError
+
+log = structlog.get_logger()
 
 
 def run(
@@ -16,7 +19,9 @@ def run(
     intervals: Intervals = None,
     rest_url: RestUrl = None,
     ws_url: WsUrl = None,
-    serve: Annotated[str | None, Parameter(help="HOST:PORT of the read side: comes with a later version.")] = None,
+    serve: Annotated[
+        str | None, Parameter(help="HOST:PORT of the read side, which comes with a later version: no effect yet.")
+    ] = None,
     no_serve: Annotated[bool, flag(help="Do not serve; the only mode of this version.")] = False,
     margin_ms: Annotated[
         str | None,
@@ -61,10 +66,9 @@ def run(
     )
     if no_serve:
         settings = replace(settings, serve=None)
-    if settings.serve is not None:
-        raise UsageError(
-            f"serving on {settings.serve} comes with a later version: leave --serve out, or give --no-serve"
-        )
     from klagg.service.run import run_service
+
+    if settings.serve is not None:
+        log.warning("serve.not_yet", address=settings.serve, detail="serving comes with a later version")
 
     return run_service(settings)

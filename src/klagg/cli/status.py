@@ -10,7 +10,7 @@ def status(*, market: Markets = None, json_: AsJson = False, common: CommonDb | 
 
     Without --market every market of the database is shown.
     """
-    settings = load_settings(common, quiet=True, market=market)
+    settings = load_settings(common, usual_level="error", market=market)
     from klagg.model import Market
     from klagg.status import database_status, status_lines
 

@@ -22,21 +22,24 @@ from klagg.config.values import parse_duration_ms
 from klagg.engine.fold import restated
 from klagg.errors import ExchangeError, UsageError
 from klagg.exchange.budget import Purpose
-from klagg.interval import MINUTE_MS, Interval
+from klagg.interval import INTERVALS, MINUTE_MS, Interval
 from klagg.model import NUMBERS, Candles, Market
 from klagg.service.market import MarketService
 from klagg.service.run import Service, prepare_kernels, serve_until
 from klagg.service.view import LiveView, clock_text
 from klagg.store import parse_db_url
 
-OWN_DATABASE: Final = "klagg-demo.db"
-SYMBOLS: Final = 36
 HISTORY: Final = "2d"
 SETTLED_MS: Final = 12_000
 """Candles younger than this when the demo ends are left out of the comparison: the exchange has not settled them."""
 START_TIMEOUT_S: Final = 60.0
 REST_AT_ONCE: Final = 6
 LINES_S: Final = 1.0
+REPAIR_PATIENCE_S: Final = 60.0
+"""How long the end waits for candles that the repair has not settled yet: on a busy machine it may be behind."""
+REPAIR_LOOK_S: Final = 0.5
+REPAIR_SHOWN: Final = 10_000
+"""Counting stops here."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,14 @@ class Comparison:
 
     candles: int = 0
     different: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the demo says at its end."""
+
+    lines: list[str]
+    differ: bool
 
 
 def _exchange(pipe: Connection, market: str, symbols: int, seed: int) -> None:
@@ -97,13 +108,13 @@ def offline_exchange(market: Market, symbols: int, seed: int) -> Iterator[tuple[
             process.terminate()
 
 
-def _fresh(database: Path) -> Path:
-    """The demo's own database is made anew; any other is left alone.
+def _fresh(database: Path, own: str) -> Path:
+    """A database that is named as the demo's own is made anew; any other is left alone.
 
     Raises:
         UsageError: another database is there already.
     """
-    if database.exists() and database.name != OWN_DATABASE:
+    if database.exists() and database.name != own:
         raise UsageError(
             f"--db {database} exists: the demo begins with an empty database, name one that does not exist"
         )
@@ -112,7 +123,7 @@ def _fresh(database: Path) -> Path:
     return database
 
 
-def run_demo(settings: Settings, *, seconds: float | None = None, symbols: int = SYMBOLS, seed: int = 1) -> int:
+def run_demo(settings: Settings, *, own_database: str, seconds: float | None, symbols: int, seed: int) -> int:
     """Run the demo until Ctrl-C or for `seconds`; returns the exit code (0 if every candle is equal).
 
     Raises:
@@ -120,7 +131,7 @@ def run_demo(settings: Settings, *, seconds: float | None = None, symbols: int =
     """
     console = Console(stderr=True)
     market = settings.one_market
-    database = _fresh(parse_db_url(settings.db))
+    database = _fresh(parse_db_url(settings.db), own_database)
     console.print(f"klagg demo: an offline {market.value} exchange with {symbols} symbols, and klagg run against it")
     prepare_kernels()
     with offline_exchange(market, symbols, seed) as (rest_url, ws_url):
@@ -140,13 +151,13 @@ async def _demo(settings: Settings, seconds: float | None, console: Console) -> 
         loop.add_signal_handler(number, stopped.set)
     if seconds is not None:
         loop.call_later(seconds, stopped.set)
-    outcome: list[int] = []
+    outcome: list[Summary] = []
     ended = asyncio.Event()
 
     async def finish(service: Service) -> None:
         await stopped.wait()
         try:
-            outcome.append(await _summary(service, settings))
+            outcome.append(await _summary(service, settings, console))
         finally:
             ended.set()
 
@@ -157,7 +168,9 @@ async def _demo(settings: Settings, seconds: float | None, console: Console) -> 
             tasks.create_task(finish(service))
 
         await serve_until(settings, ended, watch)
-    return outcome[0]
+    # Only now: what is printed below a live view tears it.
+    print("\n".join(outcome[0].lines))  # noqa: T201 - the summary is the command's result
+    return 1 if outcome[0].differ else 0
 
 
 class _Lines:
@@ -208,10 +221,12 @@ def minute_line(market: MarketService) -> str:
     )
 
 
-async def _summary(service: Service, settings: Settings) -> int:
-    """Compare, print the summary on stdout, and return the exit code."""
+async def _summary(service: Service, settings: Settings, console: Console) -> Summary:
+    """Wait for the repair, compare, and say how it went."""
     market = service.markets[0]
     until_ms = market.now_ms - SETTLED_MS
+    await _repaired(market, service, until_ms, console)
+    console.print("comparing every closed candle with the exchange's klines …")
     compared = await compare_with_exchange(market, service, until_ms)
     store = service.store.store
     counts = await service.store.call(store.candle_counts, market.market)
@@ -233,8 +248,27 @@ async def _summary(service: Service, settings: Settings) -> int:
         f"                        klagg status --db {settings.db}",
         f"                        klagg export --db {settings.db} --symbol BTCUSDT --interval 1h",
     ]
-    print("\n".join(lines))  # noqa: T201 - the summary is the command's result
-    return 1 if compared.different else 0
+    return Summary(lines, differ=bool(compared.different))
+
+
+async def _repaired(market: MarketService, service: Service, until_ms: int, console: Console) -> None:
+    """Wait until the repair has settled the urgent candles that ended before `until_ms`, for a bounded time."""
+    store = service.store.store
+    waited_s = 0.0
+    while True:
+        queue = await service.store.call(
+            store.unverified, market.market, before_ms=until_ms, urgent=True, limit=REPAIR_SHOWN
+        )
+        left = sum(INTERVALS[row["interval"]].next_open(int(row["open_ms"])) <= until_ms for row in queue)
+        if left == 0:
+            return
+        if waited_s == 0:
+            console.print(f"waiting for the repair of {left} candles, {REPAIR_PATIENCE_S:.0f} s at most …")
+        if waited_s >= REPAIR_PATIENCE_S:
+            console.print(f"{left} candles are not repaired yet: they are compared as they are")
+            return
+        await asyncio.sleep(REPAIR_LOOK_S)
+        waited_s += REPAIR_LOOK_S
 
 
 async def compare_with_exchange(market: MarketService, service: Service, until_ms: int) -> Comparison:
