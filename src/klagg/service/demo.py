@@ -225,7 +225,7 @@ async def _summary(service: Service, settings: Settings, console: Console) -> Su
     """Wait for the repair, compare, and say how it went."""
     market = service.markets[0]
     until_ms = market.now_ms - SETTLED_MS
-    await _repaired(market, service, until_ms, console)
+    await repaired(market, service, until_ms, console)
     console.print("comparing every closed candle with the exchange's klines …")
     compared = await compare_with_exchange(market, service, until_ms)
     store = service.store.store
@@ -251,7 +251,7 @@ async def _summary(service: Service, settings: Settings, console: Console) -> Su
     return Summary(lines, differ=bool(compared.different))
 
 
-async def _repaired(market: MarketService, service: Service, until_ms: int, console: Console) -> None:
+async def repaired(market: MarketService, service: Service, until_ms: int, console: Console) -> None:
     """Wait until the repair has settled the urgent candles that ended before `until_ms`, for a bounded time."""
     store = service.store.store
     waited_s = 0.0
