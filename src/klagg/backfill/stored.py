@@ -1,0 +1,103 @@
+"""What a backfill does with the database; every function here runs in the store's thread."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from klagg.backfill.gaps import find_gaps
+from klagg.backfill.plan import Day
+from klagg.backfill.summary import BackfillSummary
+from klagg.interval import MINUTE, MINUTE_MS, Interval
+from klagg.model import Candles, Flag, Instrument, Market, Origin
+from klagg.refold import Refolded, Span, refold
+from klagg.store import SqliteStore
+
+
+class Stored:
+    """The minutes of one market that a backfill brings, and the longer candles folded from them."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        market: Market,
+        intervals: Sequence[Interval],
+        start_ms: int,
+        end_ms: int,
+        summary: BackfillSummary,
+    ) -> None:
+        self._store = store
+        self._market = market
+        self._intervals = intervals
+        self._start_ms = start_ms
+        self._end_ms = end_ms
+        self._summary = summary
+
+    def closed_upto_ms(self) -> int | None:
+        """Up to where a service has closed the market's minutes; None where none ever ran."""
+        return self._store.closed_upto(self._market)
+
+    def first_minute(self, instrument_id: int) -> int:
+        """Where an instrument's minutes begin: at the start, or at its listing."""
+        first = self._store.read(instrument_id, MINUTE, self._start_ms, self._end_ms, 1)
+        return int(first["open_ms"][0]) if len(first) else self._start_ms
+
+    def missing(self, day: Day) -> tuple[int, int] | None:
+        """From the first to the end of the last minute of a day that is neither verified nor final; None for none."""
+        rows = self._store.read(day.instrument_id, MINUTE, day.start_ms, day.end_ms)
+        final = (rows["flags"] & Flag.VERIFIED != 0) | (rows["origin"] == Origin.UNMATCHED)
+        missing = np.setdiff1d(np.arange(day.start_ms, day.end_ms, MINUTE_MS), rows["open_ms"][final])
+        return (int(missing[0]), int(missing[-1]) + MINUTE_MS) if len(missing) else None
+
+    def bring(self, instrument_id: int, rows: Candles, start_ms: int, end_ms: int) -> None:
+        """Write what was fetched and fold its parents, one transaction."""
+        with self._store.transaction():
+            self.write(instrument_id, rows)
+            span = Span(instrument_id, start_ms, end_ms)
+            refolded = refold(self._store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
+        self._summary.folded += len(refolded.candles)
+
+    def fold_lacking(self, day: Day) -> None:
+        """Fold the longer candles of a day whose minutes are all there, where some are not (an interval kept since)."""
+        closed_upto_ms = self.closed_upto_ms()
+        limit_ms = self._end_ms if closed_upto_ms is None else min(self._end_ms, closed_upto_ms)
+        for interval in self._intervals[1:]:
+            start_ms = max(interval.open_at(day.start_ms), 0)
+            end_ms = min(interval.open_at(limit_ms), day.end_ms)
+            expected = sum(1 for _ in interval.opens(start_ms, end_ms)) if start_ms < end_ms else 0
+            if expected > len(self._store.revisions(day.instrument_id, interval, start_ms, end_ms)):
+                break
+        else:
+            return
+        span = Span(day.instrument_id, day.start_ms, day.end_ms)
+        refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
+        self._summary.folded += len(refolded.candles)
+
+    def write(self, instrument_id: int, rows: Candles) -> None:
+        """Write candles of the exchange, under the store's guard."""
+        if len(rows):
+            result = self._store.write(np.full(len(rows), instrument_id, np.int64), rows)
+            self._summary.written += int(result.accepted.sum())
+            self._summary.changed += int(result.changed.sum())
+
+    def fill_gaps(self, instrument_id: int) -> None:
+        """Put candles where the exchange, asked for the whole range, has none between others."""
+        store = self._store
+        gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms)
+        if len(gaps) == 0:
+            return
+        with store.transaction():
+            store.write(np.full(len(gaps), instrument_id, np.int64), gaps)
+            span = Span(instrument_id, int(gaps["open_ms"][0]), int(gaps["open_ms"][-1]) + MINUTE_MS)
+            refold(store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
+        self._summary.unmatched += len(gaps)
+
+    def fold_open(self, instrument: Instrument, instrument_id: int, pieces: Candles) -> Refolded:
+        """Fold the running candles, from these closed `pieces` where the history begins within one."""
+        listed_ms = instrument.listed_ms
+        if listed_ms == 0 and len(pieces):
+            listed_ms = int(pieces["open_ms"][0])
+        elif listed_ms == 0:
+            first_ms = self.first_minute(instrument_id)
+            listed_ms = first_ms if first_ms > self._start_ms else 0
+        span = Span(instrument_id, max(self._end_ms - MINUTE_MS, self._start_ms), self._end_ms, listed_ms)
+        return refold(self._store, [span], self._intervals, self.closed_upto_ms(), extra_pieces={instrument_id: pieces})
