@@ -10,7 +10,8 @@ from klagg.errors import ExchangeError, RequestRejected
 from klagg.exchange.budget import WeightBudget
 from klagg.interval import BY_NAME, HOUR_MS, INTERVALS, MINUTE, MINUTE_MS, parse_intervals
 from klagg.model import CANDLE, Flag, Instrument, Market, Origin, Status
-from klagg.repair import Repairer, plan_ranges
+from klagg.repair import Repairer
+from klagg.repair.plan import plan_ranges
 from klagg.store import Commit, open_store
 from klagg.store.thread import StoreThread
 

@@ -1,0 +1,13 @@
+"""Repair: what is not verified is fetched from the exchange, compared or replaced, and folded on.
+
+| module | is about |
+|---|---|
+| `plan` | what to ask for, cheapest first |
+| `queue` | what waits: the database's unverified candles, and the spans that others ask for |
+| `settling` | what an answer means for the stored candles, in one transaction |
+| `repairer` | the rounds: when what is asked for, and who is told |
+"""
+
+from klagg.repair.repairer import OnRepaired, Repairer, RepairStats
+
+__all__ = ["OnRepaired", "RepairStats", "Repairer"]

@@ -1,0 +1,85 @@
+"""What to ask the exchange for: the cheapest ranges that hold the wanted candles. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from klagg.exchange.klines import SETTLE_MS, weight_of
+from klagg.exchange.rest import count_opens
+from klagg.interval import INTERVALS, Interval
+from klagg.model import Market
+
+Queue = Mapping[tuple[int, int], list[int]]
+"""Opens to settle, by instrument and interval code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """One range of klines to ask for: opens in `[start_ms, end_ms)`; `opens` are those of the queue, empty for all."""
+
+    instrument_id: int
+    interval: Interval
+    start_ms: int
+    end_ms: int
+    opens: frozenset[int] = frozenset()
+
+    def weight(self, market: Market) -> int:
+        """What asking for it costs."""
+        return weight_of(market, max(count_opens(self.interval, self.start_ms, self.end_ms), 1))
+
+
+def plan_ranges(market: Market, interval: Interval, opens: Iterable[int]) -> list[tuple[int, int]]:
+    """The ranges to ask for these opens, cheapest by weight, ascending.
+
+    Windows of 100 rows (on spot 1,000, which cost the same) are joined while that costs no more.
+    """
+    rows = 100 if market is Market.USDM else 1_000
+    ranges: list[tuple[int, int]] = []
+    for open_ms in sorted(opens):
+        end_ms = interval.next_open(open_ms)
+        if ranges and count_opens(interval, ranges[-1][0], end_ms) <= rows:
+            ranges[-1] = ranges[-1][0], end_ms
+        else:
+            ranges.append((open_ms, end_ms))
+    joined: list[tuple[int, int]] = []
+    weight = 0
+    for start_ms, end_ms in ranges:
+        alone = weight_of(market, count_opens(interval, start_ms, end_ms))
+        if joined:
+            together = weight_of(market, count_opens(interval, joined[-1][0], end_ms))
+            if together <= weight + alone:
+                joined[-1], weight = (joined[-1][0], end_ms), together
+                continue
+        joined.append((start_ms, end_ms))
+        weight = alone
+    return joined
+
+
+def fetches(market: Market, queue: Queue) -> list[Fetch]:
+    """The fetches that settle a queue, newest first."""
+    found = []
+    for (instrument_id, code), opens in queue.items():
+        interval = INTERVALS[code]
+        for start_ms, end_ms in plan_ranges(market, interval, opens):
+            within = frozenset(open_ms for open_ms in opens if start_ms <= open_ms < end_ms)
+            found.append(Fetch(instrument_id, interval, start_ms, end_ms, within))
+    return sorted(found, key=lambda fetch: -fetch.end_ms)
+
+
+def affordable(market: Market, fetches: Iterable[Fetch], weight: int) -> tuple[int, list[Fetch]]:
+    """The leading fetches that the weight allows, and what is left of it."""
+    chosen: list[Fetch] = []
+    for fetch in fetches:
+        weight -= fetch.weight(market)
+        if weight < 0:
+            return 0, chosen
+        chosen.append(fetch)
+    return weight, chosen
+
+
+def asked_end_ms(market: Market, fetch: Fetch, now_ms: int) -> int:
+    """The end to ask for: a row more where it costs nothing, the evidence that earlier ones will not come."""
+    further_ms = fetch.interval.next_open(fetch.end_ms)
+    if further_ms > now_ms - SETTLE_MS:
+        return fetch.end_ms
+    further = weight_of(market, count_opens(fetch.interval, fetch.start_ms, further_ms))
+    return further_ms if further == fetch.weight(market) else fetch.end_ms
