@@ -317,6 +317,7 @@ class Calibrator:
         burst: int = BURST,
         period_s: float = PERIOD_S,
         start_attempts: int = START_ATTEMPTS,
+        chance: random.Random | None = None,
     ) -> None:
         self._clock = clock
         self._exchange_clock = exchange_clock
@@ -325,7 +326,7 @@ class Calibrator:
         self._period_s = period_s
         self._start_attempts = start_attempts
         self._alarmed = False
-        self._jitter = random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._jitter = chance or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self.failures = 0
         """Bursts that brought no sample at all."""
 

@@ -12,6 +12,7 @@ from klagg.errors import ExchangeError
 from klagg.exchange.discovery import Changed, Discovery, Event, Listed, Retired
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.symbols import parse_exchange_info
+from klagg.exchange.transport import Transport
 from klagg.model import Instrument, Market, Status
 
 BASE_MS = 1_800_000_000_000
@@ -46,7 +47,7 @@ class Rig:
             clock=self.clock,
             now_ms=lambda: BASE_MS + self.clock.monotonic_ns() // 1_000_000,
             known=source.now,
-            rng=random.Random(1),
+            transport=Transport(chance=lambda: random.Random(1)),
         )
         self.events: list[Event] = []
 

@@ -18,6 +18,7 @@ from klagg.exchange.inbox import Blind, Inbox, Sighted
 from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
+from klagg.exchange.transport import Transport
 from klagg.model import Market
 
 BASE_MS = 1_800_000_000_000
@@ -32,7 +33,12 @@ class Rig:
         endpoints = for_market(market, ws_url=f"ws://127.0.0.1:{venue.port}")
         self.now_ms = lambda: BASE_MS + clock.monotonic_ns() // 1_000_000
         self.streams = TradeStreams(
-            endpoints, clock=clock, now_ms=self.now_ms, settings=settings, rng=random.Random(7), **extra
+            endpoints,
+            clock=clock,
+            now_ms=self.now_ms,
+            settings=settings,
+            transport=Transport(chance=lambda: random.Random(7)),
+            **extra,
         )
         self.items: list = []
 

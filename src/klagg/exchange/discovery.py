@@ -5,7 +5,6 @@ more. Of the mini-ticker only the last price is used: its other figures are of a
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -21,6 +20,7 @@ from klagg.exchange.lane import Lane, LaneStats
 from klagg.exchange.pacing import Backoff, ConnectGate
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.symbols import COIN_MARGINED
+from klagg.exchange.transport import SOCKETS, Transport
 from klagg.model import Instrument, Market, Status
 
 log = structlog.get_logger()
@@ -131,7 +131,7 @@ class Discovery:
         settings: StreamSettings | None = None,
         gate: ConnectGate | None = None,
         refresh_s: float = REFRESH_S,
-        rng: random.Random | None = None,
+        transport: Transport = SOCKETS,
     ) -> None:
         self.last_price: dict[str, LastPrice] = {}
         self.malformed = 0
@@ -141,7 +141,7 @@ class Discovery:
         self._clock = clock
         self._now_ms = now_ms
         self._refresh_s = refresh_s
-        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._rng = transport.chance()
         self._known = {instrument.symbol: instrument for instrument in known}
         self._traded_ms: dict[str, int] = {}
         self._asked_ns: dict[str, int] = {}
@@ -157,6 +157,7 @@ class Discovery:
             clock=clock,
             now_ms=now_ms,
             gate=gate or ConnectGate(clock),
+            connect=transport.connect,
             rng=self._rng,
         )
         names = {_MINI_TICKER: (_MINI_TICKER,)}

@@ -9,7 +9,6 @@
 """
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, NoReturn, TypeVar
@@ -30,6 +29,7 @@ from klagg.errors import (
 from klagg.exchange.budget import Purpose, WeightBudget
 from klagg.exchange.endpoints import SPOT_DATA_ONLY_URL, Endpoints
 from klagg.exchange.pacing import Backoff
+from klagg.exchange.transport import SOCKETS, Transport
 from klagg.model import Market
 
 log = structlog.get_logger()
@@ -38,14 +38,8 @@ ATTEMPTS: Final = 5
 """Tries of one request whose failure may pass."""
 REFUSALS: Final = 8
 """Tries of one request that is answered 429 or 418 each time, although it waited as it was told."""
-CONNECTIONS: Final = 16
-"""Sockets to one host; more requests wait for a free one. The weight budget is used up by far fewer."""
-TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=10, sock_read=20)
-"""Real seconds; a symbol list over a slow line takes some of them."""
-USER_AGENT: Final = "klagg"
 
 T = TypeVar("T")
-SessionFactory = Callable[[], aiohttp.ClientSession]
 Params = Mapping[str, str | int]
 
 
@@ -64,16 +58,6 @@ class _ErrorBody(msgspec.Struct):
 _ERROR: Final = msgspec.json.Decoder(_ErrorBody)
 
 
-def open_session() -> aiohttp.ClientSession:
-    """A session that honours the environment's proxies and takes gzip."""
-    return aiohttp.ClientSession(
-        trust_env=True,
-        timeout=TIMEOUT,
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate"},
-    )
-
-
 class Http:
     """Requests to one market's REST address."""
 
@@ -84,18 +68,17 @@ class Http:
         clock: Clock,
         now_ms: Callable[[], int],
         budget: WeightBudget,
-        session_factory: SessionFactory = open_session,
+        transport: Transport = SOCKETS,
         attempts: int = ATTEMPTS,
-        rng: random.Random | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._clock = clock
         self._now_ms = now_ms
         self._budget = budget
-        self._session_factory = session_factory
+        self._open_session = transport.open_session
         self._session: aiohttp.ClientSession | None = None
         self._attempts = attempts
-        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._rng = transport.chance()
         self.retries = 0
         """Requests repeated since the start, for whatever reason."""
 
@@ -166,7 +149,7 @@ class Http:
 
     async def _ask(self, path: str, params: Params) -> bytes:
         if self._session is None:
-            self._session = self._session_factory()
+            self._session = self._open_session()
         try:
             async with self._session.get(self._endpoints.rest_url + path, params=params) as response:
                 status, headers = response.status, response.headers

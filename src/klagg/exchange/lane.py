@@ -23,6 +23,7 @@ from klagg.clock import Clock
 from klagg.exchange.link import Link, LinkFailed
 from klagg.exchange.pacing import Backoff, ConnectGate
 from klagg.exchange.settings import StreamSettings
+from klagg.exchange.transport import Connect
 
 log = structlog.get_logger()
 
@@ -87,6 +88,7 @@ class Lane:
         clock: Clock,
         now_ms: Callable[[], int],
         gate: ConnectGate,
+        connect: Connect,
         rng: random.Random,
     ) -> None:
         self.name = name
@@ -98,6 +100,7 @@ class Lane:
         self._clock = clock
         self._now_ms = now_ms
         self._gate = gate
+        self._connect_to = connect
         self._rng = rng
         self._backoff = Backoff(rng)
         self._renewal_backoff = Backoff(rng, first_s=5.0, last_s=300.0)
@@ -197,6 +200,7 @@ class Lane:
             message=message,
             sighted=self._see,
             changed=self._wake.set,
+            connect=self._connect_to,
             rng=self._rng,
         )
         try:

@@ -3,7 +3,6 @@
 A link decides nothing: it records what happened (acknowledged, data, ping unanswered, lost) and the lane that owns it judges.
 """
 
-import asyncio
 import itertools
 import random
 from collections import deque
@@ -13,19 +12,15 @@ from typing import Final
 
 import msgspec
 import structlog
-from picows import WSCloseCode, WSError, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSCloseCode, WSError, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport
 from python_socks import ProxyError
 
 from klagg.clock import Clock
-from klagg.exchange.proxy import proxy_for
 from klagg.exchange.settings import StreamSettings
+from klagg.exchange.transport import Connect
 
 log = structlog.get_logger()
 
-CONNECT_TIMEOUT_S: Final = 15.0
-"""Real seconds for one handshake, proxy and TLS included."""
-MAX_FRAME_BYTES: Final = 16 * 2**20
-"""The largest real one is the first mini-ticker array, below 1 MB; a larger frame ends the connection."""
 REFUSED_FLOOR_S: Final = {403: 60.0, 418: 120.0, 429: 60.0, 451: 60.0}
 """The least wait after a refused handshake: 403 is a firewall's, which forgets after minutes."""
 LONGEST_RETRY_AFTER_S: Final = 3_600.0
@@ -73,6 +68,7 @@ class Link(WSListener):
         now_ms: exchange time.
         message: called with every message of a subscribed stream and when it came.
         changed: called when the owner should look: acknowledged, sighted, lost.
+        connect: opens the socket.
         rng: for the jitter of the renewal.
     """
 
@@ -85,6 +81,7 @@ class Link(WSListener):
         message: Callable[[bytes, int], None],
         sighted: Callable[[frozenset[str], int], None],
         changed: Callable[[], None],
+        connect: Connect,
         rng: random.Random,
     ) -> None:
         self._settings = settings
@@ -93,6 +90,7 @@ class Link(WSListener):
         self._message = message
         self._sighted = sighted
         self._changed = changed
+        self._connect = connect
         self._transport: WSTransport | None = None
         self._queue: deque[_Request] = deque()
         self._asked: dict[int, _Request] = {}
@@ -124,21 +122,13 @@ class Link(WSListener):
     # Opening and closing
 
     async def open(self, url: str) -> None:
-        """Shake hands, by the environment's proxy where it names one.
+        """Shake hands.
 
         Raises:
             LinkFailed: in few words why not.
         """
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await ws_connect(
-                    lambda: self,
-                    url,
-                    websocket_handshake_timeout=CONNECT_TIMEOUT_S,
-                    max_frame_size=MAX_FRAME_BYTES,
-                    proxy=proxy_for(url),
-                    logger_name="klagg",
-                )
+            await self._connect(self, url)
         except WSHandshakeError as error:
             raise _refused(error) from error
         except TimeoutError as error:

@@ -14,8 +14,9 @@ from klagg.exchange import klines as kline_rows
 from klagg.exchange.budget import Purpose, WeightBudget
 from klagg.exchange.decimals import mantissa_and_scale
 from klagg.exchange.endpoints import Endpoints
-from klagg.exchange.http import Http, Params, SessionFactory, open_session
+from klagg.exchange.http import Http, Params
 from klagg.exchange.symbols import SymbolList, parse_exchange_info
+from klagg.exchange.transport import SOCKETS, Transport
 from klagg.interval import MONTH_STEP, Interval
 from klagg.model import TRADE, Candles, Instrument, Market, Status, TradeKind, Trades
 
@@ -56,16 +57,16 @@ class RestClient:
         clock: Clock,
         now_ms: Callable[[], int],
         budget: WeightBudget,
-        session_factory: SessionFactory = open_session,
+        transport: Transport = SOCKETS,
     ) -> None:
         self._market = endpoints.market
         self._rest_url = endpoints.rest_url
         self._clock = clock
         self._now_ms = now_ms
         self._budget = budget
-        self._http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, session_factory=session_factory)
+        self._http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, transport=transport)
         # Time is asked for by a connection of its own, so that its round trip is never spent behind a backfill.
-        self._time_http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, session_factory=session_factory)
+        self._time_http = Http(endpoints, clock=clock, now_ms=now_ms, budget=budget, transport=transport)
         self._unknown_statuses: frozenset[str] = frozenset()
         self.off_grid_rows = 0
         """Kline rows left out because no candle of their interval opens there."""

@@ -1,7 +1,6 @@
 """The trades and minute klines of one worker's symbols, over as many connections as the limits ask."""
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -13,6 +12,7 @@ from klagg.exchange.inbox import Blind, Inbox, Sighted
 from klagg.exchange.lane import Lane, LaneStats
 from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.settings import StreamSettings
+from klagg.exchange.transport import SOCKETS, Transport
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class TradeStreams:
         settings: StreamSettings | None = None,
         gate: ConnectGate | None = None,
         inbox: Inbox | None = None,
-        rng: random.Random | None = None,
+        transport: Transport = SOCKETS,
         name: str = "",
     ) -> None:
         self.inbox = Inbox() if inbox is None else inbox
@@ -56,7 +56,8 @@ class TradeStreams:
         self._now_ms = now_ms
         self._settings = settings or StreamSettings.of(endpoints.market)
         self._gate = gate or ConnectGate(clock)
-        self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._transport = transport
+        self._rng = transport.chance()
         self._name = name or endpoints.market.value
         self._groups: list[_Group] = []
         self._tasks: asyncio.TaskGroup | None = None
@@ -128,6 +129,7 @@ class TradeStreams:
             clock=self._clock,
             now_ms=self._now_ms,
             gate=self._gate,
+            connect=self._transport.connect,
             rng=self._rng,
         )
         group.add(slots)

@@ -22,6 +22,7 @@ from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
+from klagg.exchange.transport import SOCKETS, Transport
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
@@ -65,7 +66,9 @@ def is_active(instrument: Instrument) -> bool:
 class MarketService:
     """Everything of one market that runs in this process."""
 
-    def __init__(self, market: Market, settings: Settings, store: StoreThread, clock: Clock) -> None:
+    def __init__(
+        self, market: Market, settings: Settings, store: StoreThread, clock: Clock, transport: Transport = SOCKETS
+    ) -> None:
         self.market = market
         self.settings = settings
         self.intervals = settings.interval_set
@@ -77,7 +80,9 @@ class MarketService:
         self.budget = WeightBudget(
             DEFAULT_LIMITS[market], clock=clock, now_ms=self._now_or_zero, shares=shares(settings.weight_share)
         )
-        self.rest = RestClient(endpoints, clock=clock, now_ms=self._now_or_zero, budget=self.budget)
+        self.rest = RestClient(
+            endpoints, clock=clock, now_ms=self._now_or_zero, budget=self.budget, transport=transport
+        )
         self.claim: Claim | None = None
         self.workers: list[Worker] = []
         self.phase = "starting"
@@ -87,8 +92,9 @@ class MarketService:
         self._endpoints = endpoints
         self._clock = clock
         self._store = store
+        self._transport = transport
         self._streams: list[TradeStreams] = []
-        self._calibrator = Calibrator(clock, self.exchange_clock, self.rest.server_time)
+        self._calibrator = Calibrator(clock, self.exchange_clock, self.rest.server_time, chance=transport.chance())
         self._gate = ConnectGate(clock)
         self._left_until: dict[str, tuple[int, int]] = {}
 
@@ -203,6 +209,7 @@ class MarketService:
             known=listed,
             settings=self._stream_settings(),
             gate=self._gate,
+            transport=self._transport,
         )
         for number in range(self.settings.workers):
             self._hire(number, claim)
@@ -283,6 +290,7 @@ class MarketService:
             now_ms=lambda: self.now_ms,
             settings=self._stream_settings(),
             gate=self._gate,
+            transport=self._transport,
             name=name,
         )
         streams.traded_ms = self._discovery.traded_ms

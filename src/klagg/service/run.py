@@ -13,6 +13,7 @@ from klagg.config.settings import Settings
 from klagg.engine import jit
 from klagg.engine.engine import compile_kernels
 from klagg.errors import KlaggError
+from klagg.exchange.transport import SOCKETS, Transport
 from klagg.service.market import MarketService
 from klagg.service.view import LiveView
 from klagg.store import filling
@@ -27,10 +28,10 @@ CHECKPOINT_S = 20.0
 class Service:
     """A running klagg: its markets over one store."""
 
-    def __init__(self, settings: Settings, clock: Clock, store: StoreThread) -> None:
+    def __init__(self, settings: Settings, clock: Clock, store: StoreThread, transport: Transport = SOCKETS) -> None:
         self.settings = settings
         self.store = store
-        self.markets = [MarketService(market, settings, store, clock) for market in settings.markets]
+        self.markets = [MarketService(market, settings, store, clock, transport) for market in settings.markets]
         self.live = asyncio.Event()
         self._clock = clock
 
