@@ -226,6 +226,57 @@ INSERT INTO interval (code, name, step_ms) VALUES {_INTERVAL_ROWS};
 INSERT INTO origin (code, name) VALUES {_ORIGIN_ROWS};
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS,)
+_THROUGH_TIME: Final = """
+CREATE TABLE instrument_change (
+  instrument INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL,
+  effective_ms INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  native_status TEXT NOT NULL,
+  price_scale INTEGER NOT NULL,
+  qty_scale INTEGER NOT NULL,
+  listed_ms INTEGER NOT NULL,
+  extra TEXT NOT NULL,
+  PRIMARY KEY (instrument, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rename (
+  instrument INTEGER PRIMARY KEY,
+  successor INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO instrument_change
+  SELECT l.instrument, 2 * l.number, l.listed_ms, l.listed_ms,
+    CASE WHEN l.retired_ms IS NULL THEN i.status ELSE 'trading' END,
+    CASE WHEN l.retired_ms IS NULL THEN i.native_status ELSE '' END,
+    i.price_scale, i.qty_scale, l.listed_ms, i.extra
+  FROM life l JOIN instrument i ON i.id = l.instrument;
+INSERT INTO instrument_change
+  SELECT l.instrument, 2 * l.number + 1, l.retired_ms, l.retired_ms, 'retired', i.native_status,
+    i.price_scale, i.qty_scale, l.listed_ms, i.extra
+  FROM life l JOIN instrument i ON i.id = l.instrument WHERE l.retired_ms IS NOT NULL;
+
+ALTER TABLE gap ADD COLUMN at_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gap ADD COLUMN closed_ms INTEGER;
+ALTER TABLE gap ADD COLUMN final INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gap ADD COLUMN checked_ms INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE request_weight (
+  market TEXT NOT NULL,
+  address TEXT NOT NULL,
+  process TEXT NOT NULL,
+  minute INTEGER NOT NULL,
+  claimed INTEGER NOT NULL,
+  carried INTEGER NOT NULL,
+  banned_until_ms INTEGER NOT NULL,
+  PRIMARY KEY (market, address, process)
+) STRICT, WITHOUT ROWID;
+"""
+"""What was known of an instrument and when, the life of a gap, and the request weight that processes share. Of an older
+database the lives are known, and the scales and the status of now."""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME)
 """`MIGRATIONS[v]` makes a database of version v one of version v + 1 (`PRAGMA user_version`); the first makes it from
 nothing. Statements end with `;` at the end of a line. Never change one that was released: append."""
