@@ -1,7 +1,6 @@
 """Archive files into the database, one transaction a file."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -79,8 +78,7 @@ def known_instrument(
     qty_scale = max((int(rows["qty_scale"].max()) for rows in chunks if len(rows)), default=0)
     for stored in store.instruments(market):
         if stored.instrument.symbol == symbol:
-            return store.put_instruments(
-                [replace(stored.instrument, price_scale=price_scale, qty_scale=qty_scale)], at_ms
-            )[symbol]
+            store.widen_scales(stored.id, price_scale, qty_scale)
+            return stored.id
     instrument = Instrument(market, symbol, Status.TRADING, price_scale, qty_scale)
     return store.put_instruments([instrument], at_ms)[symbol]

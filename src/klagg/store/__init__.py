@@ -10,6 +10,7 @@ from pathlib import Path
 
 from klagg.errors import KlaggError
 from klagg.store.candles import UNVERIFIED
+from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim
 from klagg.store.database import Mode, Synchronous, open_database
 from klagg.store.instruments import Life, StoredInstrument
@@ -27,6 +28,8 @@ __all__ = [
     "Life",
     "Mode",
     "Newest",
+    "PastInstrument",
+    "Rename",
     "SqliteStore",
     "StoredInstrument",
     "Synchronous",

@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from klagg.errors import MalformedRow
 from klagg.fixed import MAX_SCALE
 from klagg.interval import INTERVALS, Interval
 from klagg.model import VIRTUAL_SHARDS, Instrument, Ints, Market, Status, virtual_shard
+from klagg.store import changes
 from klagg.store.database import Database
 from klagg.store.validate import FAR_MS
 
@@ -49,13 +50,18 @@ def put(database: Database, instruments: Iterable[Instrument], at_ms: int) -> di
         return {}
     with database.transaction():
         known = {stored.instrument.symbol: stored for stored in read(database, wanted[0].market)}
-        return {
-            instrument.symbol: _put_one(database, instrument, known.get(instrument.symbol), at_ms)
-            for instrument in wanted
-        }
+        latest = changes.latest(database, wanted[0].market)
+        ids = {}
+        for instrument in wanted:
+            instrument_id, listed_ms = _put_one(database, instrument, known.get(instrument.symbol), at_ms)
+            told = replace(instrument, listed_ms=listed_ms)
+            changes.note(database, instrument_id, told, latest.get(instrument_id), at_ms)
+            ids[instrument.symbol] = instrument_id
+        return ids
 
 
-def _put_one(database: Database, instrument: Instrument, known: StoredInstrument | None, at_ms: int) -> int:
+def _put_one(database: Database, instrument: Instrument, known: StoredInstrument | None, at_ms: int) -> tuple[int, int]:
+    """The identifier of an instrument now stored, and when its present life began."""
     retired = instrument.status is Status.RETIRED
     if known is None:
         retired_ms = at_ms if retired else None
@@ -71,7 +77,7 @@ def _put_one(database: Database, instrument: Instrument, known: StoredInstrument
         )
         instrument_id = int(row[0][0])
         database.execute("INSERT INTO life VALUES (?, 0, ?, ?)", (instrument_id, instrument.listed_ms, retired_ms))
-        return instrument_id
+        return instrument_id, instrument.listed_ms
     before = known.instrument
     relisted = known.retired_ms is not None and not retired
     retired_ms = (known.retired_ms or at_ms) if retired else None
@@ -96,7 +102,16 @@ def _put_one(database: Database, instrument: Instrument, known: StoredInstrument
         "WHERE instrument = ?1 AND number = (SELECT max(number) FROM life WHERE instrument = ?1)",
         (known.id, listed_ms, retired_ms),
     )
-    return known.id
+    return known.id, listed_ms
+
+
+def widen(database: Database, instrument_id: int, price_scale: int, qty_scale: int) -> None:
+    """Make room for the digits of candles from elsewhere; what the exchange's list said is untouched."""
+    with database.transaction():
+        database.execute(
+            "UPDATE instrument SET price_scale = max(price_scale, ?), qty_scale = max(qty_scale, ?) WHERE id = ?",
+            (price_scale, qty_scale, instrument_id),
+        )
 
 
 def _facts(
@@ -169,22 +184,10 @@ def read(database: Database, market: Market | None) -> list[StoredInstrument]:
             quote,
             listed_ms,
             native,
-            _extra(database, symbol, extra),
+            changes.extra_of(database, symbol, extra),
         )
         found.append(StoredInstrument(number, instrument, retired_ms))
     return found
-
-
-def _extra(database: Database, symbol: str, text: str) -> dict[str, object]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise MalformedRow(
-            f"{database.path}: table instrument, symbol {symbol}: extra is {text[:40]!r}, not a JSON object: correct it"
-        )
-    return value
 
 
 def lives(database: Database, instrument_id: int) -> list[Life]:

@@ -13,7 +13,8 @@ from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
 from klagg.store import candles as candle_rows
-from klagg.store import claims, instruments, newest, strays
+from klagg.store import changes, claims, instruments, newest, strays
+from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
 from klagg.store.guard import Leave, Recorder
@@ -119,6 +120,26 @@ class SqliteStore:
     def instruments(self, market: Market | None = None) -> list[StoredInstrument]:
         """The instruments of a market, or all, by id."""
         return instruments.read(self._database, market)
+
+    def widen_scales(self, instrument_id: int, price_scale: int, qty_scale: int) -> None:
+        """Make room for the digits of candles from elsewhere; what the exchange's list said is untouched."""
+        instruments.widen(self._database, instrument_id, price_scale, qty_scale)
+
+    def instruments_at(self, market: Market, t_ms: int) -> list[PastInstrument]:
+        """The instruments that the market's list had at an instant, with the status and the scales of then, by id."""
+        return changes.at(self._database, market, t_ms)
+
+    def instrument_changes(self, market: Market) -> int:
+        """How many changes of a market's instruments are kept, their first appearances included."""
+        return changes.count(self._database, market)
+
+    def put_rename(self, instrument_id: int, successor_id: int, at_ms: int) -> None:
+        """Say that an instrument goes on as another from `at_ms` on; both keep their identifiers."""
+        changes.put_rename(self._database, instrument_id, successor_id, at_ms)
+
+    def renames(self, market: Market) -> list[Rename]:
+        """The renames of a market on record, oldest first."""
+        return changes.renames(self._database, market)
 
     def lives(self, instrument_id: int) -> list[Life]:
         """The listings of an instrument, oldest first."""
