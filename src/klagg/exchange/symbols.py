@@ -62,6 +62,8 @@ class _Symbol(msgspec.Struct, rename="camel"):
     contract_status: str | None = None
     onboard_date: int = 0
     delivery_date: int = 0
+    price_precision: int | None = None
+    quantity_precision: int | None = None
     st: int = 0
     filters: list[dict[str, Any]] = []
 
@@ -140,15 +142,23 @@ def _instrument(row: _Symbol, market: Market) -> Instrument:
         quote=row.quote_asset,
         listed_ms=max(row.onboard_date, 0),
         native_status=row.status,
-        extra={
-            "contract_type": row.contract_type,
-            "underlying_type": row.underlying_type,
-            "margin_asset": row.margin_asset,
-            "delivery_ms": row.delivery_date,
-        }
-        if market is Market.USDM
-        else {},
+        extra=_extra(row, market),
     )
+
+
+def _extra(row: _Symbol, market: Market) -> dict[str, Any]:
+    """What klagg itself has no use for, and hands on to those who read it as they read the exchange."""
+    if market is Market.SPOT:
+        return {"filters": row.filters}
+    return {
+        "contract_type": row.contract_type,
+        "underlying_type": row.underlying_type,
+        "margin_asset": row.margin_asset,
+        "delivery_ms": row.delivery_date,
+        "price_precision": row.price_precision,
+        "qty_precision": row.quantity_precision,
+        "filters": row.filters,
+    }
 
 
 def _scale(row: _Symbol, filter_type: str, key: str) -> int:
