@@ -19,6 +19,7 @@ from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
 from klagg.store.guard import Leave, Recorder
 from klagg.store.instruments import Directory, Life, StoredInstrument
+from klagg.store.mending import Mending
 from klagg.store.newest import Newest
 from klagg.store.rows import Mask, is_amended, is_closed, series_of
 from klagg.store.schema import SERIES_INTERVALS
@@ -381,6 +382,11 @@ class SqliteStore:
         They open before `before_ms`, are not verified and not `unmatched`: the urgent ones, the others, or (None) both.
         """
         return candle_rows.unverified(self._database, market, before_ms, urgent, limit)
+
+    @property
+    def mending(self) -> Mending:
+        """Rows as a check sees them, and how they are mended."""
+        return Mending(self._database)
 
     # What it holds
 
