@@ -103,7 +103,9 @@ def test_a_missing_table_is_named(made, table):
 
 
 def test_a_missing_column_is_named(made):
-    change(made, *anew("gap", "SELECT 1", columns="market, symbol, start_ms, end_ms"))
+    change(
+        made, *anew("gap", "SELECT 1", columns="market, symbol, start_ms, end_ms, at_ms, closed_ms, final, checked_ms")
+    )
     with pytest.raises(StoreError, match="klagg's table gap has no column reason"):
         open_store(str(made), mode="read")
 
