@@ -8,10 +8,9 @@ import pytest
 from klagg.clock import ManualClock
 from klagg.errors import ExchangeError, RequestRejected
 from klagg.exchange.budget import WeightBudget
-from klagg.interval import BY_NAME, HOUR_MS, INTERVALS, MINUTE, MINUTE_MS, parse_intervals
+from klagg.interval import BY_NAME, HOUR_MS, MINUTE, MINUTE_MS, parse_intervals
 from klagg.model import CANDLE, Flag, Instrument, Market, Origin, Status
 from klagg.repair import Repairer
-from klagg.repair.plan import plan_ranges
 from klagg.store import Commit, open_store
 from klagg.store.thread import StoreThread
 
@@ -225,23 +224,3 @@ async def test_spans_asked_for_are_fetched_whatever_is_stored(bench):
     await bench.repairer.fill(20.0)
     assert (await bench.read())["close"].tolist() == [200, 201, 202, 203, 204]
     assert (await bench.read(FIVE))["trades"].tolist() == [5]
-
-
-@pytest.mark.parametrize(
-    ("opens", "expected"),
-    [
-        ([0, 99], [(0, 100)]),
-        ([0, 100], [(0, 101)]),
-        ([0, 150, 290, 430], [(0, 431)]),
-        ([0, 5_000], [(0, 1), (5_000, 5_001)]),
-    ],
-)
-def test_ranges_are_the_cheapest(opens, expected):
-    found = plan_ranges(Market.USDM, MINUTE, [T0 + n * MINUTE_MS for n in opens])
-    assert [((a - T0) // MINUTE_MS, (b - T0) // MINUTE_MS) for a, b in found] == expected
-
-
-def test_a_month_is_one_row():
-    month = INTERVALS[-1]
-    start_ms = month.open_at(T0)
-    assert plan_ranges(Market.SPOT, month, [start_ms]) == [(start_ms, month.next_open(start_ms))]

@@ -1,11 +1,12 @@
 """What to ask the exchange for: the cheapest ranges that hold the wanted candles. Pure."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from klagg.exchange.klines import SETTLE_MS, weight_of
+from klagg.exchange.klines import PAGES, SETTLE_MS, weight_of
 from klagg.exchange.rest import count_opens
-from klagg.interval import INTERVALS, Interval
+from klagg.interval import INTERVALS, MONTH_STEP, Interval
 from klagg.model import Market
 
 Queue = Mapping[tuple[int, int], list[int]]
@@ -28,30 +29,35 @@ class Fetch:
 
 
 def plan_ranges(market: Market, interval: Interval, opens: Iterable[int]) -> list[tuple[int, int]]:
-    """The ranges to ask for these opens, cheapest by weight, ascending.
+    """The ranges to ask for these opens, one request each, ascending: the least weight, with it the fewest requests.
 
-    Windows of 100 rows (on spot 1,000, which cost the same) are joined while that costs no more.
+    A request reaches over as many rows as its price allows, from a wanted one on; from the last wanted open backwards, the
+    best way to go on after each is known.
     """
-    rows = 100 if market is Market.USDM else 1_000
-    ranges: list[tuple[int, int]] = []
-    for open_ms in sorted(opens):
-        end_ms = interval.next_open(open_ms)
-        if ranges and count_opens(interval, ranges[-1][0], end_ms) <= rows:
-            ranges[-1] = ranges[-1][0], end_ms
-        else:
-            ranges.append((open_ms, end_ms))
-    joined: list[tuple[int, int]] = []
-    weight = 0
-    for start_ms, end_ms in ranges:
-        alone = weight_of(market, count_opens(interval, start_ms, end_ms))
-        if joined:
-            together = weight_of(market, count_opens(interval, joined[-1][0], end_ms))
-            if together <= weight + alone:
-                joined[-1], weight = (joined[-1][0], end_ms), together
-                continue
-        joined.append((start_ms, end_ms))
-        weight = alone
-    return joined
+    wanted = sorted(set(opens))
+    best = [(0, 0, 0)] * (len(wanted) + 1)
+    for index in range(len(wanted) - 1, -1, -1):
+        choices = []
+        for rows, weight in PAGES[market]:
+            after = bisect_left(wanted, _reach_ms(interval, wanted[index], rows))
+            choices.append((weight + best[after][0], 1 + best[after][1], after))
+        best[index] = min(choices)
+    ranges = []
+    index = 0
+    while index < len(wanted):
+        after = best[index][2]
+        ranges.append((wanted[index], interval.next_open(wanted[after - 1])))
+        index = after
+    return ranges
+
+
+def _reach_ms(interval: Interval, open_ms: int, rows: int) -> int:
+    """The end of so many rows from an open on."""
+    if interval.step_ms != MONTH_STEP:
+        return open_ms + rows * interval.step_ms
+    for _ in range(rows):
+        open_ms = interval.next_open(open_ms)
+    return open_ms
 
 
 def fetches(market: Market, queue: Queue) -> list[Fetch]:
