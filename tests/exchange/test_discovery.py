@@ -11,7 +11,7 @@ from klagg.clock import ManualClock
 from klagg.errors import ExchangeError
 from klagg.exchange.discovery import Changed, Discovery, Event, Listed, Retired
 from klagg.exchange.endpoints import for_market
-from klagg.exchange.symbols import parse_exchange_info
+from klagg.exchange.symbols import parse_exchange_info, renames
 from klagg.exchange.transport import Transport
 from klagg.model import Instrument, Market, Status
 
@@ -240,3 +240,41 @@ def test_a_row_that_cannot_be_read_is_left_out_alone() -> None:
     answer = parse_exchange_info(body, Market.USDM)
     assert [one.symbol for one in answer.instruments] == ["A"]
     assert answer.left_out == {"unreadable": 2, "coin_margined": 1}
+
+
+def contract(symbol: str, listed_ms: int, **extra: object) -> Instrument:
+    return replace(
+        listed(symbol), listed_ms=listed_ms, extra={"contract_type": "PERPETUAL", "margin_asset": "USDT", **extra}
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        ([contract("OLD", 500)], [contract("NEW", 500)], {"OLD": "NEW"}),
+        ([contract("OLD", 500), contract("B", 600)], [contract("NEW", 500), contract("B", 600)], {"OLD": "NEW"}),
+        ([contract("OLD", 500)], [contract("OLD", 500), contract("NEW", 500)], {}),  # both are there: no rename
+        ([contract("OLD", 500)], [contract("NEW", 900)], {}),  # a listing like any other, at the same instant
+        ([contract("OLD", 2_000)], [contract("NEW", 2_000)], {}),  # listed after the last look: it may be new
+        ([contract("OLD", 500)], [contract("NEW", 500, margin_asset="USDC")], {}),  # another contract
+        ([contract("A", 500), contract("B", 500)], [contract("NEW", 500)], {}),  # which of the two?
+        ([contract("OLD", 500)], [contract("C", 500), contract("D", 500)], {}),
+        ([contract("OLD", 0)], [contract("NEW", 0)], {}),  # spot: no listing times, no evidence
+    ],
+)
+def test_a_rename_is_one_only_where_the_lists_prove_it(before: list, now: list, found: dict) -> None:
+    by_name = [{one.symbol: one for one in instruments} for instruments in (before, now)]
+    assert renames(*by_name, before_ms=1_000) == found
+
+
+async def test_a_retirement_names_the_successor(rig: Rig) -> None:
+    rig.source.now[0] = contract("OLD", 500)
+    rig.contract("OLD", "TRADING")
+    await rig.clock.advance(20_000)
+    rig.source.now[0] = contract("FRESH", 500)
+    rig.contract("FRESH", "TRADING")
+    await rig.clock.advance(20_000)
+    assert rig.events[-2:] == [
+        Listed(contract("FRESH", 500), None),
+        Retired("OLD", contract("OLD", 500), "FRESH"),
+    ]

@@ -19,7 +19,7 @@ from klagg.exchange.endpoints import Endpoints
 from klagg.exchange.lane import Lane, LaneStats
 from klagg.exchange.pacing import Backoff, ConnectGate
 from klagg.exchange.settings import StreamSettings
-from klagg.exchange.symbols import COIN_MARGINED
+from klagg.exchange.symbols import COIN_MARGINED, renames
 from klagg.exchange.transport import SOCKETS, Transport
 from klagg.model import Instrument, Market, Status
 
@@ -57,10 +57,14 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A symbol's status has left trading for good (or it left the list: `instrument` is what was last known)."""
+    """A symbol's status has left trading for good (or it left the list: `instrument` is what was last known).
+
+    `successor` is the symbol that the contract goes on as, where that is certain (see `symbols.renames`).
+    """
 
     symbol: str
     instrument: Instrument
+    successor: str | None = None
 
 
 Event = Listed | Changed | Retired
@@ -143,6 +147,7 @@ class Discovery:
         self._refresh_s = refresh_s
         self._rng = transport.chance()
         self._known = {instrument.symbol: instrument for instrument in known}
+        self._known_ms = now_ms()
         self._traded_ms: dict[str, int] = {}
         self._asked_ns: dict[str, int] = {}
         self._news = asyncio.Event()
@@ -315,12 +320,13 @@ class Discovery:
             elif _meaning(instrument) != _meaning(previous):
                 events.append(Changed(instrument, previous))
         # A symbol that left the list altogether is gone too; on spot some delisted ones vanish.
+        successors = renames(self._known, listed, self._known_ms)
         events += [
-            Retired(symbol, previous)
+            Retired(symbol, previous, successors.get(symbol))
             for symbol, previous in self._known.items()
             if symbol not in listed and previous.status not in _DORMANT
         ]
-        self._known = listed
+        self._known, self._known_ms = listed, self._now_ms()
         return events
 
 

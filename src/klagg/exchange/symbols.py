@@ -4,6 +4,8 @@ Grids are PRICE_FILTER's tick and LOT_SIZE's step; `pricePrecision` and `quantit
 statuses, contract types and fields appear without notice and must not matter.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -182,3 +184,26 @@ def _weight_limit(rows: list[msgspec.Raw]) -> int:
         if row.rate_limit_type == "REQUEST_WEIGHT" and row.interval == "MINUTE" and row.interval_num > 0:
             limits.append(row.limit // row.interval_num)
     return min((limit for limit in limits if limit > 0), default=0)
+
+
+def renames(before: Mapping[str, Instrument], now: Mapping[str, Instrument], before_ms: int) -> dict[str, str]:
+    """The symbols that go on under another name between two whole lists fetched one after the other: new name by old.
+
+    The exchange links no names: it lets one symbol go and lists another. Only a listing time proves that both are one contract:
+    a name that was in no list at `before_ms`, yet says that it was listed before, continues a symbol that has vanished from the
+    list (not one that is still there, settled) and had the same listing time, quote, margin and kind, and it must be the only
+    such pair. Spot tells no listing times, so there a rename is a retirement and a listing.
+    """
+    gone = Counter(_contract(one) for symbol, one in before.items() if symbol not in now)
+    came = Counter(_contract(one) for symbol, one in now.items() if symbol not in before)
+    old = {_contract(one): symbol for symbol, one in before.items() if symbol not in now}
+    return {
+        old[_contract(one)]: symbol
+        for symbol, one in now.items()
+        if symbol not in before and 0 < one.listed_ms < before_ms and gone[_contract(one)] == came[_contract(one)] == 1
+    }
+
+
+def _contract(instrument: Instrument) -> tuple[object, ...]:
+    kind = (instrument.extra.get(name) for name in ("contract_type", "underlying_type", "margin_asset"))
+    return (instrument.listed_ms, instrument.quote, *kind)

@@ -1,7 +1,5 @@
 """The instruments that files name, as the database knows them."""
 
-from dataclasses import replace
-
 from klagg.model import Candles, Instrument, Market, Status
 from klagg.store import SqliteStore
 
@@ -26,10 +24,13 @@ class Known:
         if wanted[0] <= price_scale and wanted[1] <= qty_scale:
             return number
         price_scale, qty_scale = max(price_scale, wanted[0]), max(qty_scale, wanted[1])
-        instrument = Instrument(self._market, symbol, Status.TRADING, price_scale, qty_scale)
         for stored in self._store.instruments(self._market):
             if stored.instrument.symbol == symbol:
-                instrument = replace(stored.instrument, price_scale=price_scale, qty_scale=qty_scale)
-        number = self._store.put_instruments([instrument], self._at_ms)[symbol]
+                number = stored.id
+                self._store.widen_scales(number, price_scale, qty_scale)
+                break
+        else:
+            instrument = Instrument(self._market, symbol, Status.TRADING, price_scale, qty_scale)
+            number = self._store.put_instruments([instrument], self._at_ms)[symbol]
         self._ids[symbol] = number, price_scale, qty_scale
         return number

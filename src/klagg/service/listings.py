@@ -72,6 +72,7 @@ class Listings:
         self._clock = clock
         self._now_ms = now_ms
         self._recent = recent
+        self._successors: dict[str, str] = {}
         self._turn = asyncio.Lock()
         self._asked_ns: dict[str, int] = {}
 
@@ -107,6 +108,8 @@ class Listings:
                 elif isinstance(event, Changed):
                     await self._change(event.instrument)
                 else:
+                    if event.successor is not None:
+                        self._successors[symbol] = event.successor
                     self._leave(event.instrument)
         except (ExchangeError, StoreUnavailable, OSError) as error:
             self._recent.note("symbol.failed", f"{symbol}: {error}")
@@ -192,6 +195,12 @@ class Listings:
             worker.core.retire(symbol)
             await worker.flush()
         await self._put(instrument, end_ms)
+        successor = self._successors.pop(symbol, None)
+        if successor in self.ids:
+            await self._store.call(
+                self._store.store.put_rename, self.ids[symbol], self.ids[successor], MINUTE.open_at(end_ms - 1)
+            )
+            log.info("symbol.renamed", market=self._market.value, symbol=symbol, successor=successor)
         del self.leaving[symbol]
         log.info("symbol.retired", market=self._market.value, symbol=symbol, last_tick_ms=worker.last_tick_ms)
 
