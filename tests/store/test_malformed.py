@@ -94,7 +94,11 @@ def test_a_table_made_anew_that_is_sound_is_read(made):
 
 
 @pytest.mark.parametrize(
-    "table", ["instrument", "life", "kept_interval", "shard", "open_candle", "last_trade", "gap", "tally"]
+    "table",
+    [
+        *("instrument", "life", "kept_interval", "shard", "open_candle", "last_trade", "gap", "tally"),
+        *("candle_was", "event", "barrier"),
+    ],
 )
 def test_a_missing_table_is_named(made, table):
     change(made, f"DROP TABLE {table}")

@@ -13,6 +13,7 @@ from klagg.store.candles import UNVERIFIED
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim
 from klagg.store.database import Mode, Synchronous, open_database
+from klagg.store.events import Event, Kind, What
 from klagg.store.instruments import Life, StoredInstrument
 from klagg.store.newest import Newest
 from klagg.store.sqlite import CandleCount, Commit, CommitResult, SqliteStore, WriteResult
@@ -25,6 +26,8 @@ __all__ = [
     "Claim",
     "Commit",
     "CommitResult",
+    "Event",
+    "Kind",
     "Life",
     "Mode",
     "Newest",
@@ -33,6 +36,7 @@ __all__ = [
     "SqliteStore",
     "StoredInstrument",
     "Synchronous",
+    "What",
     "WriteResult",
     "filling",
     "open_store",

@@ -9,8 +9,9 @@ import numpy as np
 from klagg.errors import MalformedRow
 from klagg.interval import INTERVALS, Interval
 from klagg.model import Candles, Ints, Market, Origin
-from klagg.store import guard
+from klagg.store import events, guard
 from klagg.store.database import Database
+from klagg.store.events import What
 from klagg.store.instruments import MARKETS, Directory
 from klagg.store.rows import (
     READ_COLUMNS,
@@ -49,13 +50,36 @@ def put_closed(
     instrument_ids: Ints,
     candles: Candles,
     leave: Ints,
+    known_ms: Ints,
+    *,
+    publish_new: bool,
 ) -> guard.Outcome:
-    """Bring closed candles to the guard, inside a transaction, and keep the tally of what is stored."""
+    """Bring closed candles to the guard, inside a transaction; keep the tally of what is stored, and publish what happened.
+
+    Candles never stored before are published where `publish_new`.
+    """
     outcome = recorder.outcome = guard.Outcome(len(candles))
     if len(candles):
-        database.executemany(guard.UPSERT, closed_rows(series_of(instrument_ids, candles), candles, leave))
-        _count(database, directory.markets[instrument_ids], candles, outcome)
+        series, markets = series_of(instrument_ids, candles), directory.markets[instrument_ids]
+        database.executemany(guard.UPSERT, closed_rows(series, candles, known_ms, leave))
+        _count(database, markets, candles, outcome)
+        what = _what_happened(candles, outcome, publish_new=publish_new)
+        at_ms = int(known_ms.max())
+        events.append_candles(database, markets, series, candles["open_ms"], what, outcome.revisions, at_ms)
     return outcome
+
+
+def _what_happened(candles: Candles, outcome: guard.Outcome, *, publish_new: bool) -> Ints:
+    """`events.What` of each candle of a batch; also says which were settled."""
+    left = np.array(outcome.left, np.int64).reshape(-1, 3)
+    replaced, was_verified = np.zeros((2, len(candles)), np.bool_)
+    replaced[left[:, 0]] = True
+    was_verified[left[:, 0]] = left[:, 2] != 0
+    verified = outcome.accepted & is_verified(candles) & (~was_verified | outcome.changed)
+    outcome.settled = verified | (outcome.accepted & (candles["origin"] == Origin.UNMATCHED))
+    new = outcome.accepted & ~replaced
+    what: Ints = What.CLOSED * new + What.REVISED * outcome.changed + What.VERIFIED * verified
+    return what if publish_new else np.where(new, 0, what)
 
 
 def _count(database: Database, markets: Ints, candles: Candles, outcome: guard.Outcome) -> None:

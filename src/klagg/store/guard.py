@@ -62,7 +62,8 @@ def _list(prefix: str, names: tuple[str, ...]) -> str:
 
 
 def _statement() -> str:
-    columns = (*KEY, *VALUES, "verified")
+    columns = (*KEY, *VALUES, "verified", "known_ms")
+    verified, known = f"?{len(columns) - 1}", f"?{len(columns)}"
     number, leave = f"?{len(columns) + 1}", f"?{len(columns) + 2}"
     same = f"""CASE
       WHEN candle.price_scale = excluded.price_scale AND candle.qty_scale = excluded.qty_scale
@@ -70,16 +71,23 @@ def _statement() -> str:
       ELSE NOT klagg_differ({_list("candle", _SCALED)}, {_list("excluded", _SCALED)}) END"""
     # A comparison that found the numbers equal brings no ids and no lower origin: what the trades told stays.
     confirms = f"(excluded.verified AND candle.origin <> {Origin.UNMATCHED.value} AND {same})"
+    # Times of knowing run forward, whatever the clock of the writer says: each state of a candle has its span.
+    later = "max(candle.known_ms, excluded.known_ms)"
     replaced = (*(name for name in VALUES if name not in ("first_id", "last_id", "origin")), "verified")
     assignments = ",\n    ".join(f"{name} = excluded.{name}" for name in replaced)
     return f"""
-  INSERT INTO candle ({", ".join(columns)}, revision)
-  VALUES ({", ".join(f"?{n + 1}" for n in range(len(columns)))}, 0)
+  INSERT INTO candle ({", ".join(columns)}, verified_ms, revision)
+  VALUES ({", ".join(f"?{n + 1}" for n in range(len(columns)))}, CASE WHEN {verified} THEN {known} ELSE 0 END, 0)
   ON CONFLICT (series, open_ms) DO UPDATE SET
     {assignments},
     first_id = CASE WHEN excluded.first_id < 0 AND {same} THEN candle.first_id ELSE excluded.first_id END,
     last_id = CASE WHEN excluded.last_id < 0 AND {same} THEN candle.last_id ELSE excluded.last_id END,
     origin = CASE WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END,
+    known_ms = CASE WHEN {same} THEN candle.known_ms ELSE {later} END,
+    verified_ms = CASE
+      WHEN NOT excluded.verified THEN 0
+      WHEN candle.verified AND {same} THEN candle.verified_ms
+      ELSE {later} END,
     revision = klagg_replaced({number}, candle.origin, candle.verified, candle.revision, NOT {same},
       CASE WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END)
   WHERE CASE WHEN CASE
@@ -103,6 +111,8 @@ class Outcome:
         self.accepted: Mask = np.ones(count, np.bool_)
         self.changed: Mask = np.zeros(count, np.bool_)
         """The numbers of an existing closed candle changed."""
+        self.settled: Mask = np.zeros(count, np.bool_)
+        """By this row the candle left the repair queue, or never enters it."""
         self.revisions: Ints = np.zeros(count, np.int64)
         """As now stored (of a refused row: the stored candle's)."""
         self.left: list[tuple[int, int, int]] = []

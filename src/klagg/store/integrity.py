@@ -90,12 +90,12 @@ def _check_types(database: "Database", name: str, expected: _Table) -> None:
     row = database.one(f"SELECT {', '.join(columns)} FROM {name} WHERE {' OR '.join(wrong)} LIMIT 1")
     if row is None:
         return
-    types = {"INTEGER": int, "TEXT": str}
+    types = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
     for column, value in zip(columns, row, strict=True):
         kind, nullable = expected.columns[column]
         if type(value) is not types[kind] and not (value is None and nullable):
             shown = "NULL" if value is None else repr(value)[:60]
-            what = "a whole number" if kind == "INTEGER" else "text"
+            what = {"INTEGER": "a whole number", "TEXT": "text", "BLOB": "bytes"}[kind]
             raise MalformedRow(
                 f"{database.path}: table {name}: {_name(database, columns, row)}{column} is {shown}, not {what}: {_MEND}"
             )

@@ -71,13 +71,14 @@ def row_values(candles: Candles) -> Iterator[tuple[Any, ...]]:
     return zip(candles["open_ms"].tolist(), *(candles[name].tolist() for name in VALUES), strict=True)
 
 
-def closed_rows(series: Ints, candles: Candles, leave: Ints) -> Iterator[tuple[Any, ...]]:
-    """The parameters of `guard.upsert`: key, values, verified, the row's number, the writer's leave (`guard.Leave`)."""
+def closed_rows(series: Ints, candles: Candles, known_ms: Ints, leave: Ints) -> Iterator[tuple[Any, ...]]:
+    """The parameters of `guard.UPSERT`: key, values, verified, when known, the row's number, the writer's leave."""
     return zip(
         series.tolist(),
         candles["open_ms"].tolist(),
         *(candles[name].tolist() for name in VALUES),
         is_verified(candles).tolist(),
+        known_ms.tolist(),
         range(len(candles)),
         leave.tolist(),
         strict=True,

@@ -277,6 +277,43 @@ CREATE TABLE request_weight (
 """What was known of an instrument and when, the life of a gap, and the request weight that processes share. Of an older
 database the lives are known, and the scales and the status of now."""
 
-MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME)
+_END_OF_CANDLE: Final = f"""(SELECT CASE step_ms
+    WHEN 0 THEN CAST(strftime('%s', candle.open_ms / 1000, 'unixepoch', '+1 month') AS INTEGER) * 1000
+    ELSE candle.open_ms + step_ms
+  END FROM interval WHERE code = candle.series % {SERIES_INTERVALS})"""
+WAS: Final = (*KEY, "revision", *VALUES, "verified", "known_ms", "verified_ms")
+"""What `candle_was` keeps of a candle, as `candle` had it."""
+# A trigger, so that whoever writes a candle keeps what it was.
+_HISTORY: Final = f"""
+ALTER TABLE candle ADD COLUMN known_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE candle ADD COLUMN verified_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE candle SET known_ms = coalesce({_END_OF_CANDLE}, open_ms);
+UPDATE candle SET verified_ms = known_ms WHERE verified <> 0;
+
+CREATE TABLE candle_was (
+  {_columns((*WAS, "until_ms"))},
+  PRIMARY KEY (series, open_ms, revision)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER candle_revised AFTER UPDATE ON candle WHEN NEW.revision > OLD.revision BEGIN
+  INSERT INTO candle_was ({", ".join(WAS)}, until_ms)
+  VALUES ({", ".join(f"OLD.{name}" for name in WAS)}, NEW.known_ms); END;
+
+CREATE TABLE event (
+  seq INTEGER PRIMARY KEY,
+  market TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  body BLOB NOT NULL
+) STRICT;
+CREATE TABLE barrier (
+  market TEXT PRIMARY KEY,
+  verified_ms INTEGER NOT NULL,
+  caught_up_ms INTEGER NOT NULL,
+  caught_up_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME, _HISTORY)
 """`MIGRATIONS[v]` makes a database of version v one of version v + 1 (`PRAGMA user_version`); the first makes it from
 nothing. Statements end with `;` at the end of a line. Never change one that was released: append."""

@@ -12,16 +12,17 @@ import numpy as np
 from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
+from klagg.store import barrier, changes, claims, events, instruments, newest, strays
 from klagg.store import candles as candle_rows
-from klagg.store import changes, claims, instruments, newest, strays
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
+from klagg.store.events import Event, Kind
 from klagg.store.guard import Leave, Recorder
-from klagg.store.instruments import Directory, Life, StoredInstrument
+from klagg.store.instruments import MARKETS, Directory, Life, StoredInstrument
 from klagg.store.mending import Mending
 from klagg.store.newest import Newest
-from klagg.store.rows import Mask, is_amended, is_closed, series_of
+from klagg.store.rows import Mask, end_ms, is_amended, is_closed, series_of
 from klagg.store.schema import SERIES_INTERVALS
 
 READ_CHUNK: Final = 50_000
@@ -41,8 +42,8 @@ class Commit:
     """What one owner's shards produced up to a boundary.
 
     `candles[n]` (closed ones carry `Flag.CLOSED`, the others are open snapshots) belongs to `instrument_ids[n]`, and
-    `last_trades[m]` to `last_trade_instrument_ids[m]`; all of these instruments are of `shards`. `now_ms` renews the lease
-    in passing.
+    `last_trades[m]` to `last_trade_instrument_ids[m]`; all of these instruments are of `shards`. `now_ms` is when all this
+    is known, and renews the lease in passing; without it, the newest boundary in the batch counts.
     """
 
     claim: Claim
@@ -116,7 +117,20 @@ class SqliteStore:
         Scales only widen. A status that becomes retired ends the symbol's life at `at_ms`; one that trades again begins
         another. Symbols that are not listed are left as they are.
         """
-        return instruments.put(self._database, listed, at_ms)
+        listed = list(listed)
+        with self._database.transaction():
+            before = {instrument.market: self._trading(instrument.market) for instrument in listed}
+            ids = instruments.put(self._database, listed, at_ms)
+            for market, known in before.items():
+                now = self._trading(market)
+                for kind, numbers in ((Kind.ADDED, now - known), (Kind.RETIRED, known - now)):
+                    events.append(self._database, market, at_ms, kind, np.array([sorted(numbers)], np.int64).T)
+        return ids
+
+    def _trading(self, market: Market) -> set[int]:
+        """The instruments of a market that have not retired."""
+        rows = self._database.rows("SELECT id FROM instrument WHERE market = ? AND retired_ms IS NULL", (market.value,))
+        return {row[0] for row in rows}
 
     def instruments(self, market: Market | None = None) -> list[StoredInstrument]:
         """The instruments of a market, or all, by id."""
@@ -194,8 +208,11 @@ class SqliteStore:
 
     def closed_upto(self, market: Market) -> int | None:
         """The boundary up to which every shard is closed; None where there never was an owner or it closed nothing."""
-        row = self._database.one("SELECT min(closed_upto_ms) FROM shard WHERE market = ?", (market.value,))
-        return (row[0] or None) if row else None
+        return barrier.durable_ms(self._database, market) or None
+
+    def verified_upto(self, market: Market) -> int | None:
+        """The boundary that the barrier of verification has passed (see `klagg.store.barrier`); None before the first."""
+        return barrier.verified_ms(self._database, market) or None
 
     def _lock(self, market: Market) -> OwnerLock:
         if market not in self._locks:
@@ -242,12 +259,24 @@ class SqliteStore:
         assert np.isin(self._directory.shards[ids], list(batch.shards)).all(), (
             "a candle of a shard that is not committed"
         )
+        market = batch.claim.market
+        durable_ms = barrier.durable_ms(self._database, market)
         claims.fence(self._database, batch.claim, batch.shards, batch.closed_upto_ms, batch.now_ms)
         accepted, revisions = np.ones(len(ids), np.bool_), np.zeros(len(ids), np.int64)
         closed = is_closed(batch.candles)
         closing = batch.candles[closed]
         leave = np.where(is_amended(closing), Leave.OWNER_AMENDS.value, Leave.OWNER.value).astype(np.int64)
-        outcome = candle_rows.put_closed(self._database, self._recorder, self._directory, ids[closed], closing, leave)
+        at_ms = max(batch.closed_upto_ms, int(end_ms(closing).max(initial=0))) if batch.now_ms is None else batch.now_ms
+        outcome = candle_rows.put_closed(
+            self._database,
+            self._recorder,
+            self._directory,
+            ids[closed],
+            closing,
+            leave,
+            np.full(len(closing), at_ms, np.int64),
+            publish_new=True,
+        )
         accepted[closed], revisions[closed] = outcome.accepted, outcome.revisions
         series = series_of(ids, batch.candles)
         opened = series[~closed]
@@ -258,13 +287,22 @@ class SqliteStore:
             candle_rows.put_open(self._database, opened, batch.candles[~closed])
         if len(batch.last_trades):
             candle_rows.put_last_trades(self._database, batch.last_trade_instrument_ids, batch.last_trades)
-        self._record(batch.gaps)
+        self._record(batch.gaps, at_ms)
+        now_durable_ms = barrier.durable_ms(self._database, market) if batch.closed_upto_ms > durable_ms else durable_ms
+        if now_durable_ms > durable_ms:
+            barrier.moved(self._database, market, durable_ms, now_durable_ms, at_ms)
+        if now_durable_ms > durable_ms or outcome.settled.any():
+            barrier.settle(self._database, market, at_ms)
         return accepted, revisions, int(outcome.changed.sum())
 
-    def write(self, instrument_ids: Ints, candles: Candles) -> WriteResult:
+    def write(
+        self, instrument_ids: Ints, candles: Candles, *, at_ms: int | None = None, publish_new: bool = True
+    ) -> WriteResult:
         """Write closed candles without a claim (backfill, repair, replay).
 
-        Only what is better or newer than what is stored is taken, and only minutes the owner has closed.
+        Only what is better or newer than what is stored is taken, and only minutes the owner has closed. `at_ms` is when
+        this became known; without it each candle counts as known at its own end, which suits a recording. Where not
+        `publish_new`, candles never stored before are history and no news: they make no events.
         """
         ids = np.asarray(instrument_ids, np.int64)
         assert len(ids) == len(candles)
@@ -275,9 +313,19 @@ class SqliteStore:
         with self._database.transaction():
             past = candle_rows.within_closed_upto(self._database, self._directory, ids, candles)
             leave = np.full(len(past), Leave.UNFENCED.value, np.int64)
+            known_ms = end_ms(candles[past]) if at_ms is None else np.full(len(past), at_ms, np.int64)
             outcome = candle_rows.put_closed(
-                self._database, self._recorder, self._directory, ids[past], candles[past], leave
+                self._database,
+                self._recorder,
+                self._directory,
+                ids[past],
+                candles[past],
+                leave,
+                known_ms,
+                publish_new=publish_new,
             )
+            for position in np.unique(self._directory.markets[ids[past][outcome.settled]]).tolist():
+                barrier.settle(self._database, MARKETS[position], int(known_ms.max()))
         accepted[past], changed[past], revisions[past] = outcome.accepted, outcome.changed, outcome.revisions
         return WriteResult(accepted, changed, revisions)
 
@@ -291,17 +339,45 @@ class SqliteStore:
             self._directory.forget()
             raise
 
-    def record_gap(self, gap: Gap) -> None:
-        """Put a span that could not be kept on record."""
+    def record_gap(self, gap: Gap, at_ms: int | None = None) -> None:
+        """Put a span that could not be kept on record, as known at `at_ms` (without it: at the span's end)."""
         with self._database.transaction():
-            self._record((gap,))
+            self._record((gap,), gap.end_ms if at_ms is None else at_ms)
 
-    def _record(self, gaps: Sequence[Gap]) -> None:
-        if gaps:
-            self._database.executemany(
+    def _record(self, gaps: Sequence[Gap], at_ms: int) -> None:
+        for gap in gaps:
+            new = self._database.execute(
                 "INSERT OR IGNORE INTO gap (market, symbol, start_ms, end_ms, reason) VALUES (?, ?, ?, ?, ?)",
-                [(gap.market.value, gap.symbol, gap.start_ms, gap.end_ms, gap.reason) for gap in gaps],
-            )
+                (gap.market.value, gap.symbol, gap.start_ms, gap.end_ms, gap.reason),
+            ).rowcount
+            if new:
+                owner = self._database.one(
+                    "SELECT id FROM instrument WHERE market = ? AND symbol = ?", (gap.market.value, gap.symbol)
+                )
+                values = np.array([[owner[0] if owner else 0, gap.start_ms, gap.end_ms]], np.int64)
+                events.append(self._database, gap.market, at_ms, Kind.GAP, values)
+
+    # Events
+
+    def events(self, after_seq: int, limit: int, market: Market | None = None) -> list[Event]:
+        """The first `limit` events after a sequence number, of one market or all, grouped as `Event` says.
+
+        They are in the order in which their changes became durable; where `after_seq + 1` is older than `oldest_seq`, what
+        lies between is gone.
+
+        Raises:
+            MalformedRow: a row that cannot be read; named by its sequence number.
+
+        """
+        return list(events.read(self._database, after_seq, limit, market))
+
+    def newest_seq(self) -> int:
+        """The sequence number of the newest event, 0 before the first."""
+        return events.newest_seq(self._database)
+
+    def oldest_seq(self) -> int:
+        """The sequence number of the oldest event still kept; one more than the newest where there is none."""
+        return events.oldest_seq(self._database)
 
     # Reading
 
