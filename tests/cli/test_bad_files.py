@@ -150,7 +150,6 @@ def test_header_only_and_no_file_at_all(capsys: pytest.CaptureFixture[str], tmp_
             b"1723161240000,1,1,1,1,2,1723161299999,2,1,0,0,0\n1723161300000,1,1,1,1,2,1723161359999,2,-1,0,0,0\n",
             "line 2: count -1",
         ),
-        (ROWS[0].encode(), "trades, not klines: klagg replay"),
     ],
 )
 def test_a_broken_file_of_klines(

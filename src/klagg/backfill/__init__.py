@@ -1,19 +1,26 @@
 """History into the database: minutes from the exchange or from archive files, the longer candles folded from them.
 
-`rest` plans and fetches from the exchange, `stored` is its work in the database, `files` reads archives, `gaps` knows what
-the exchange itself does not have.
+`rest` fetches from the exchange what `plan` lays out, `stored` is its work in the database, `files` brings archives and
+recordings that `sources` found, `gaps` finds the minutes that are not there between others, `differences` tells where two
+sources have other numbers for one candle.
 """
 
-from klagg.backfill.files import backfill_files
+from klagg.backfill.differences import Difference, Differences
+from klagg.backfill.files import FileProgress, backfill_files
 from klagg.backfill.rest import backfill, prepare
+from klagg.backfill.sources import find_files
 from klagg.backfill.summary import BackfillSummary, FileSummary, OnRepaired, Progress
 
 __all__ = [
     "BackfillSummary",
+    "Difference",
+    "Differences",
+    "FileProgress",
     "FileSummary",
     "OnRepaired",
     "Progress",
     "backfill",
     "backfill_files",
+    "find_files",
     "prepare",
 ]

@@ -1,17 +1,38 @@
-"""Archive files into the database, one transaction a file."""
+"""Archive files and recordings into the database, one short transaction a file.
 
+Trades first, oldest first, since ids chain across neighbouring files and a kline proves what trades made; then klines. A
+file is read whole before anything of it is written, so that a broken line leaves nothing of its file, and a service beside
+is not kept waiting. What the database has already, equal and verified, is compared and not written again: a second run over
+the same files costs their reading.
+"""
+
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from os import PathLike
 
 import numpy as np
+import structlog
 
-from klagg.archive import read_klines
+from klagg.archive import KlineReader, TradeReader
+from klagg.backfill.differences import at_one_scale, matched, same_numbers
 from klagg.backfill.gaps import find_gaps
+from klagg.backfill.sources import Sources, open_sources, verify_checksum
+from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, lacks_parents
 from klagg.backfill.summary import FileSummary
-from klagg.interval import MINUTE, Interval
-from klagg.model import Instrument, Market, Status
+from klagg.errors import StoreUnavailable
+from klagg.interval import INTERVALS, MINUTE, Interval
+from klagg.model import Candles, Flag, Market, Origin
 from klagg.refold import Span, refold
+from klagg.replay.known import Known
+from klagg.replay.tapes import Tapes, begins
 from klagg.store import SqliteStore
+
+log = structlog.get_logger()
+
+FileProgress = Callable[[int, int, FileSummary], None]
+"""Told (files done, files, what they brought so far)."""
 
 
 def backfill_files(
@@ -22,63 +43,188 @@ def backfill_files(
     intervals: Sequence[Interval],
     at_ms: int,
     symbol: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    wants: Callable[[str], bool] = lambda _symbol: True,
+    progress: FileProgress | None = None,
 ) -> FileSummary:
-    """Archive files of klines into the database, one transaction a file; their interval is kept from then on.
+    """Files of klines, aggregate trades and trades, in any order, into the database.
+
+    The interval of a file of klines is kept from then on. Trades go through the engine as in a replay: an official archive
+    file covers the whole day or month in its name, the two ends of any other recording are `partial`.
 
     Args:
         store: the database; synchronous.
-        files: the files; where the name does not say the symbol, `symbol` does.
+        files: the files; where one does not say the symbol, `symbol` does.
         market: what they are taken for.
         intervals: kept and folded, beside those that the market keeps.
         at_ms: now, for the instruments that are new.
         symbol: see `files`.
-        progress: told (files done, files).
+        wants: which symbols are wanted; others are passed over.
+        progress: told after each file.
 
     Raises:
-        FileFormatError | UsageError: a file cannot be read; nothing of it was written.
+        FileFormatError | UsageError: a file cannot be read; nothing of it was written, the files before it stay.
         StoreError: the database cannot be used.
 
     """
-    readers = [read_klines(path, market=market, symbol=symbol) for path in files]
-    rows = written = folded = off_grid = 0
-    kept = {*store.intervals(market), *intervals, MINUTE, *(reader.interval for reader in readers)}
-    chosen = tuple(sorted(kept, key=lambda interval: interval.code))
-    for done, reader in enumerate(readers):
-        chunks = list(reader)
-        with store.transaction():
-            store.set_intervals(market, chosen)
-            instrument_id = known_instrument(store, market, reader.symbol, chunks, at_ms)
-            for candles in chunks:
-                written += int(store.write(np.full(len(candles), instrument_id, np.int64), candles).accepted.sum())
-            if chunks:
-                start_ms = int(min(candles["open_ms"].min() for candles in chunks))
-                end_ms = reader.interval.next_open(int(max(candles["open_ms"].max() for candles in chunks)))
-                span = Span(instrument_id, start_ms, end_ms)
-                if reader.interval is MINUTE:
-                    gaps = find_gaps(store, instrument_id, start_ms, end_ms)
-                    store.write(np.full(len(gaps), instrument_id, np.int64), gaps)
-                folded += len(refold(store, [span], chosen, store.closed_upto(market), numbers_changed=False).candles)
-        rows += reader.rows
-        off_grid += reader.off_grid
-        if progress is not None:
-            progress(done + 1, len(readers))
-    return FileSummary(len(readers), rows, written, folded, off_grid)
+    started = time.perf_counter()
+    sources = open_sources(files, market=market, symbol=symbol, wants=wants)
+    chosen = {*store.intervals(market), *intervals, MINUTE, *(reader.interval for reader in sources.klines)}
+    work = _Files(store, market, tuple(sorted(chosen, key=lambda one: one.code)), at_ms, wants, progress)
+    try:
+        work.run(sources)
+    finally:
+        work.summary.seconds = time.perf_counter() - started
+    return work.summary
 
 
-def known_instrument(
-    store: SqliteStore,
-    market: Market,
-    symbol: str,
-    chunks: Sequence[np.ndarray[tuple[int], np.dtype[np.void]]],
-    at_ms: int,
-) -> int:
-    """The identifier of a symbol, its scales widened to what the arrays (trades or candles) need; new where it is unknown."""
-    price_scale = max((int(rows["price_scale"].max()) for rows in chunks if len(rows)), default=0)
-    qty_scale = max((int(rows["qty_scale"].max()) for rows in chunks if len(rows)), default=0)
-    for stored in store.instruments(market):
-        if stored.instrument.symbol == symbol:
-            store.widen_scales(stored.id, price_scale, qty_scale)
-            return stored.id
-    instrument = Instrument(market, symbol, Status.TRADING, price_scale, qty_scale)
-    return store.put_instruments([instrument], at_ms)[symbol]
+class _Files:
+    def __init__(
+        self,
+        store: SqliteStore,
+        market: Market,
+        intervals: tuple[Interval, ...],
+        at_ms: int,
+        wants: Callable[[str], bool],
+        progress: FileProgress | None,
+    ) -> None:
+        self.summary = FileSummary()
+        self._store = store
+        self._market = market
+        self._intervals = intervals
+        self._wants = wants
+        self._progress = progress
+        self._known = Known(store, market, at_ms)
+        self._taken: dict[str, list[Candles]] = {}
+        self._spans: dict[tuple[int, int], list[tuple[int, int, str]]] = {}
+        """By instrument and interval, which opens a file of this call brought."""
+
+    def run(self, sources: Sources) -> None:
+        self.summary.other_symbols = sources.other_symbols
+        total = len(sources.trades) + len(sources.klines)
+        tapes = Tapes(self._intervals, self._take)
+        name = ""
+        try:
+            for reader in sorted(sources.trades, key=begins):
+                self._trades(tapes, reader)
+                name = reader.file.path.name
+                self._tell(total)
+        finally:
+            # Also after a file that broke off: what came of the ones before it is whole.
+            tapes.end()
+            self._commit(name)
+            self.summary.tally = Counter({name: count for name, count in tapes.tally.items() if count})
+            self.summary.passed_over = tapes.passed_over
+        for kline_reader in sources.klines:
+            self._klines(kline_reader)
+            self._tell(total)
+
+    def _tell(self, total: int) -> None:
+        self.summary.files += 1
+        if self._progress is not None:
+            self._progress(self.summary.files, total, self.summary)
+
+    def _take(self, symbol: str, candles: Candles) -> None:
+        if self._wants(symbol):
+            self._taken.setdefault(symbol, []).append(candles)
+
+    def _trades(self, tapes: Tapes, reader: TradeReader) -> None:
+        self.summary.checksums += verify_checksum(reader.file.path)
+        try:
+            tapes.file(reader)
+        except BaseException:
+            self._taken.clear()
+            raise
+        self.summary.trades += reader.rows
+        self._commit(reader.file.path.name)
+
+    def _klines(self, reader: KlineReader) -> None:
+        self.summary.checksums += verify_checksum(reader.path)
+        self._taken[reader.symbol] = list(reader)
+        self.summary.rows += reader.rows
+        self.summary.off_grid += reader.off_grid
+        self._commit(reader.path.name)
+
+    def _commit(self, source: str) -> None:
+        """Write what one file brought, and fold its parents."""
+        taken, self._taken = self._taken, {}
+        if not any(taken.values()):
+            return
+        try:
+            with ExitStack() as stack:
+                self._begin(stack)
+                self._store.set_intervals(self._market, self._intervals)
+                for symbol, chunks in taken.items():
+                    if chunks:
+                        self._bring(symbol, np.concatenate(chunks), source)
+        except BaseException:
+            self._known.forget()
+            raise
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Begin a transaction, however long another process's lasts: a service beside commits every second."""
+        for _ in range(STORE_ATTEMPTS):
+            try:
+                stack.enter_context(self._store.transaction())
+            except StoreUnavailable as error:
+                log.warning("backfill.store_busy", reason=str(error))
+                time.sleep(STORE_RETRY_S)
+            else:
+                return
+        stack.enter_context(self._store.transaction())
+
+    def _bring(self, symbol: str, candles: Candles, source: str) -> None:
+        number = self._known.id_of(symbol, candles)
+        news = [self._news(symbol, number, rows, source) for rows in _by_series(candles)]
+        start_ms = int(candles["open_ms"].min())
+        last = candles[int(np.argmax(candles["open_ms"]))]
+        end_ms = INTERVALS[int(last["interval"])].next_open(int(last["open_ms"]))
+        if (candles["interval"] == MINUTE.code).any():
+            gaps = find_gaps(self._store, number, start_ms, end_ms, Origin.FILLED)
+            self.summary.filled += len(gaps)
+            news.append(gaps)
+        rows = np.concatenate(news)
+        closed_upto_ms = self._store.closed_upto(self._market)
+        limit_ms = end_ms if closed_upto_ms is None else min(end_ms, closed_upto_ms)
+        if len(rows):
+            accepted = self._store.write(np.full(len(rows), number, np.int64), rows).accepted
+            self.summary.written += int(accepted.sum())
+            self.summary.refused += len(rows) - int(accepted.sum())
+            for code in np.unique(rows["interval"][accepted]).tolist():
+                opens = rows["open_ms"][accepted & (rows["interval"] == code)]
+                spans = self._spans.setdefault((number, code), [])
+                spans.append((int(opens.min()), int(opens.max()) + 1, source))
+        elif not lacks_parents(self._store, number, self._intervals, start_ms, end_ms, limit_ms):
+            return
+        span = Span(number, start_ms, end_ms)
+        refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
+        self.summary.folded += len(refolded.candles)
+
+    def _news(self, symbol: str, number: int, rows: Candles, source: str) -> Candles:
+        """The rows of one series that the database does not hold equal and verified; what differs is noted."""
+        interval = INTERVALS[int(rows["interval"][0])]
+        stored = self._store.read(number, interval, int(rows["open_ms"][0]), int(rows["open_ms"][-1]) + 1)
+        ours, theirs = matched(stored, rows)
+        if len(ours) == 0:
+            return rows
+
+        def came_from(open_ms: int) -> str:
+            spans = reversed(self._spans.get((number, interval.code), []))
+            return next((name for start_ms, end_ms, name in spans if start_ms <= open_ms < end_ms), "database")
+
+        self.summary.differences.note(self._market, symbol, stored[ours], rows[theirs], source, came_from)
+        known = stored["flags"][ours] & Flag.VERIFIED != 0
+        known &= same_numbers(*at_one_scale(stored[ours], rows[theirs]))
+        self.summary.equal += int(known.sum())
+        keep = np.ones(len(rows), np.bool_)
+        keep[theirs[known]] = False
+        news: Candles = rows[keep]
+        return news
+
+
+def _by_series(candles: Candles) -> list[Candles]:
+    """The candles of each interval, ascending, the newest of each open."""
+    found = []
+    for code in np.unique(candles["interval"]).tolist():
+        rows = candles[candles["interval"] == code][::-1]
+        found.append(rows[np.unique(rows["open_ms"], return_index=True)[1]])
+    return found

@@ -1,4 +1,4 @@
-"""Minutes that the exchange itself does not have."""
+"""Minutes that are not there between others."""
 
 import numpy as np
 
@@ -7,10 +7,13 @@ from klagg.model import CANDLE, Candles, Flag, Origin, no_candles
 from klagg.store import SqliteStore
 
 
-def find_gaps(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int) -> Candles:
-    """Candles without trades, `unmatched`, for the minutes between stored ones that are not there.
+def find_gaps(
+    store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int, origin: Origin = Origin.UNMATCHED
+) -> Candles:
+    """Candles without trades for the minutes between stored ones that are not there.
 
-    The caller has asked the exchange for all of `[start_ms, end_ms)`: it has none for these.
+    `unmatched`: the caller has asked the exchange for all of `[start_ms, end_ms)`, and it has none for these. A file that
+    lacks minutes proves nothing: `filled`, so that the exchange is asked.
     """
     found: list[Candles] = []
     last = store.read(instrument_id, MINUTE, 0, start_ms, 1, descending=True)
@@ -22,7 +25,7 @@ def find_gaps(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int
             opens = np.arange(rows["open_ms"][at] + MINUTE_MS, rows["open_ms"][at + 1], MINUTE_MS)
             gap = np.zeros(len(opens), CANDLE)
             gap["open_ms"] = opens
-            gap["origin"] = Origin.UNMATCHED
+            gap["origin"] = origin
             gap["flags"] = Flag.CLOSED
             for name in ("price_scale", "qty_scale"):
                 gap[name] = rows[name][at]

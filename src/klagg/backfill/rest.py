@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from klagg.backfill.plan import Day, days
-from klagg.backfill.stored import Stored
+from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, Stored
 from klagg.backfill.summary import BackfillSummary, OnRepaired, Progress
 from klagg.clock import Clock
 from klagg.errors import RequestRejected, StoreUnavailable
@@ -31,8 +31,6 @@ Returned = TypeVar("Returned")
 
 CONCURRENCY: Final = 8
 """Requests at a time: at 100 ms an answer some 5,000 a minute, more than any budget allows."""
-STORE_RETRY_S: Final = 1.0
-STORE_ATTEMPTS: Final = 60
 PIECES: Final = (BY_NAME["1d"], BY_NAME["1h"], MINUTE)
 """What the part of a running candle before the history's start is folded from."""
 

@@ -1,6 +1,7 @@
 """What a backfill does with the database; every function here runs in the store's thread."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from klagg.interval import MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Instrument, Market, Origin
 from klagg.refold import Refolded, Span, refold
 from klagg.store import SqliteStore
+
+STORE_RETRY_S: Final = 1.0
+STORE_ATTEMPTS: Final = 60
+"""A busy database, or a full disk, is given a minute before it ends a backfill."""
 
 
 class Stored:
@@ -60,13 +65,7 @@ class Stored:
         """Fold the longer candles of a day whose minutes are all there, where some are not (an interval kept since)."""
         closed_upto_ms = self.closed_upto_ms()
         limit_ms = self._end_ms if closed_upto_ms is None else min(self._end_ms, closed_upto_ms)
-        for interval in self._intervals[1:]:
-            start_ms = max(interval.open_at(day.start_ms), 0)
-            end_ms = min(interval.open_at(limit_ms), day.end_ms)
-            expected = sum(1 for _ in interval.opens(start_ms, end_ms)) if start_ms < end_ms else 0
-            if expected > len(self._store.revisions(day.instrument_id, interval, start_ms, end_ms)):
-                break
-        else:
+        if not lacks_parents(self._store, day.instrument_id, self._intervals, day.start_ms, day.end_ms, limit_ms):
             return
         span = Span(day.instrument_id, day.start_ms, day.end_ms)
         refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
@@ -101,3 +100,21 @@ class Stored:
             listed_ms = first_ms if first_ms > self._start_ms else 0
         span = Span(instrument_id, max(self._end_ms - MINUTE_MS, self._start_ms), self._end_ms, listed_ms)
         return refold(self._store, [span], self._intervals, self.closed_upto_ms(), extra_pieces={instrument_id: pieces})
+
+
+def lacks_parents(
+    store: SqliteStore,
+    instrument_id: int,
+    intervals: Sequence[Interval],
+    start_ms: int,
+    end_ms: int,
+    limit_ms: int | None,
+) -> bool:
+    """Whether longer candles that open in `[start_ms, end_ms)` and end by `limit_ms` are not all there."""
+    for interval in intervals[1:]:
+        first_ms = max(interval.open_at(start_ms), 0)
+        last_ms = end_ms if limit_ms is None else min(interval.open_at(limit_ms), end_ms)
+        expected = sum(1 for _ in interval.opens(first_ms, last_ms)) if first_ms < last_ms else 0
+        if expected > len(store.revisions(instrument_id, interval, first_ms, last_ms)):
+            return True
+    return False

@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
 
 from klagg.cli.options import (
     AsJson,
@@ -23,8 +23,10 @@ from klagg.cli.progress import progress_bar
 from klagg.errors import UsageError
 
 if TYPE_CHECKING:
-    from klagg.backfill import BackfillSummary, FileSummary
+    from klagg.backfill import BackfillSummary, Differences, FileSummary
     from klagg.config import Settings
+
+PRINTED_DIFFERENCES: Final = 20
 
 
 def backfill(
@@ -35,7 +37,11 @@ def backfill(
     end: End = None,
     from_: Annotated[
         list[str] | None,
-        list_option("--from", help="rest, or archive files of klines (csv, zip, gz, zst). [default: rest]"),
+        list_option(
+            "--from",
+            help="rest, or files of klines, aggTrades and trades (also recordings; csv, jsonl, zip, gz, zst), folders, globs. "
+            "[default: rest]",
+        ),
     ] = None,
     rest_url: RestUrl = None,
     json_: AsJson = False,
@@ -51,7 +57,7 @@ def backfill(
     )
     if from_ is None or from_ == ["rest"]:
         return _by_rest(settings, start or f"-{settings.history}", end, as_json=json_)
-    return _from_files(settings, [Path(name) for name in from_], start, end, as_json=json_)
+    return _from_files(settings, from_, start, end, as_json=json_)
 
 
 def _by_rest(settings: "Settings", start: str, end: str | None, *, as_json: bool) -> int:
@@ -78,26 +84,52 @@ def _by_rest(settings: "Settings", start: str, end: str | None, *, as_json: bool
     return 1 if summary.refused_symbols else 0
 
 
-def _from_files(settings: "Settings", files: list[Path], start: str | None, end: str | None, *, as_json: bool) -> int:
+def _from_files(settings: "Settings", names: list[str], start: str | None, end: str | None, *, as_json: bool) -> int:
     if start is not None or end is not None:
         raise UsageError("--start and --end are for --from rest: archive files are read whole")
-    for file in files:
-        if not file.is_file():
-            raise UsageError(f"--from {file}: there is no such file (or write --from rest)")
+    from klagg.backfill import find_files
     from klagg.service.history import backfill_from_files
 
-    names = [name for name in settings.symbols if name != "all"]
-    symbol = names[0] if len(names) == 1 else None
-    if symbol is not None:
-        from klagg.config import parse_symbol
+    files = find_files(names)
+    with progress_bar("files") as tell:
 
-        symbol = parse_symbol(symbol, settings.one_market)
-    summary: FileSummary = backfill_from_files(settings, files, symbol, host_now_ms())
+        def progress(done: int, total: int, so_far: "FileSummary") -> None:
+            if tell is not None:
+                tell(done, total, f"{so_far.written:,} candles written")
+
+        summary = backfill_from_files(settings, files, host_now_ms(), progress)
     if as_json:
-        print(json.dumps(asdict(summary)))
+        print(json.dumps(summary.report()))
         return 0
-    print(f"files               {summary.files:,}")
-    print(f"rows                {summary.rows:,} ({summary.off_grid:,} off the grid left out)")
+    rate = (summary.rows + summary.trades) / summary.seconds if summary.seconds else 0
+    print(f"files               {summary.files:,} ({summary.checksums:,} held to their checksum)")
+    print(f"klines              {summary.rows:,} ({summary.off_grid:,} off the grid left out)")
+    print(f"trades              {summary.trades:,}")
+    print(f"rate                {rate:,.0f} rows a second, {summary.seconds:.1f} s")
     print(f"candles written     {summary.written:,}")
+    print(f"  there already     {summary.equal:,} equal, {summary.refused:,} that the database knew better")
     print(f"candles folded      {summary.folded:,}")
+    if summary.filled:
+        print(f"minutes lacking     {summary.filled:,} between others, filled until the exchange is asked")
+    for name, count in summary.passed_over.items():
+        print(f"passed over         {count:,} {name}")
+    if summary.other_symbols:
+        print(f"passed over         {summary.other_symbols:,} files of other symbols")
+    _print_differences(summary.differences)
     return 0
+
+
+def _print_differences(differences: "Differences") -> None:
+    if not differences.candles:
+        return
+    fields = ", ".join(f"{name} {count:,}" for name, count in differences.fields.items())
+    print(f"differences         {differences.candles:,} candles ({fields})")
+    for one in differences.named[:PRINTED_DIFFERENCES]:
+        when = datetime.fromtimestamp(one.open_time / 1_000, UTC).strftime("%Y-%m-%dT%H:%MZ")
+        print(
+            f"  {one.symbol} {one.interval} {when} {one.field}: {one.stored} from {one.stored_from}, "
+            f"{one.brought} from {one.brought_from}"
+        )
+    left = sum(differences.fields.values()) - PRINTED_DIFFERENCES
+    if left > 0:
+        print(f"  and {left:,} more: --json names the first {len(differences.named):,}")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from klagg.backfill import BackfillSummary, FileSummary, Progress, backfill, backfill_files, prepare
+from klagg.backfill import BackfillSummary, FileProgress, FileSummary, Progress, backfill, backfill_files, prepare
 from klagg.clock import Calibrator, Clock, ExchangeClock, ScaledClock, SystemClock
 from klagg.config import Settings, parse_range_ms
 from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
@@ -73,13 +73,26 @@ async def _by_rest(settings: Settings, start: str, end: str | None, progress: Pr
             await store.close()
 
 
-def backfill_from_files(settings: Settings, files: Sequence[Path], symbol: str | None, at_ms: int) -> FileSummary:
-    """Read archive files of klines into the database.
+def backfill_from_files(
+    settings: Settings, files: Sequence[Path], at_ms: int, progress: FileProgress | None = None
+) -> FileSummary:
+    """Read files of klines and trades into the database; one name in the setting `symbols` is also that of files without one.
 
     Raises:
         KlaggError: a file cannot be read (nothing of it was written), or the database cannot be used.
 
     """
     market: Market = settings.one_market
+    chosen = settings.symbol_filter(market)
+    only = chosen.patterns[0] if len(chosen.patterns) == 1 and chosen.patterns[0].isalnum() else None
     with filling(settings.db) as store:
-        return backfill_files(store, files, market=market, intervals=settings.interval_set, at_ms=at_ms, symbol=symbol)
+        return backfill_files(
+            store,
+            files,
+            market=market,
+            intervals=settings.interval_set,
+            at_ms=at_ms,
+            symbol=None if chosen.wants_all else only,
+            wants=chosen.wants,
+            progress=progress,
+        )
