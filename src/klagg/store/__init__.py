@@ -14,6 +14,7 @@ from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim
 from klagg.store.database import Mode, Synchronous, open_database
 from klagg.store.events import Event, Kind, What
+from klagg.store.gaps import GapRecord, GapState
 from klagg.store.instruments import Life, StoredInstrument
 from klagg.store.newest import Newest
 from klagg.store.sqlite import CandleCount, Commit, CommitResult, SqliteStore, WriteResult
@@ -27,6 +28,8 @@ __all__ = [
     "Commit",
     "CommitResult",
     "Event",
+    "GapRecord",
+    "GapState",
     "Kind",
     "Life",
     "Mode",
