@@ -56,12 +56,15 @@ def test_each_change_of_a_closed_candle_is_told_once(owned):
 
 def test_history_is_no_news_until_it_changes(owned):
     ids, seq = np.array([owned.btc]), owned.store.newest_seq()
-    owned.store.write(ids, candle(origin=Origin.TRADES), publish_new=False)
-    assert candles_told(owned, seq) == []
-    owned.store.write(ids, candle(verified=True, origin=Origin.EXCHANGE), publish_new=False)
-    assert candles_told(owned, seq) == [(0, What.VERIFIED, 0)]
-    owned.store.write(ids, candle(verified=True, origin=Origin.EXCHANGE, close=111), publish_new=False)
-    assert candles_told(owned, seq)[1:] == [(0, What.REVISED | What.VERIFIED, 1)]
+    with owned.store.knowing(T2, publish_new=False) as store:
+        store.write(ids, candle(origin=Origin.TRADES))
+        assert candles_told(owned, seq) == []
+        store.write(ids, candle(verified=True, origin=Origin.EXCHANGE))
+        assert candles_told(owned, seq) == [(0, What.VERIFIED, 0)]
+        store.write(ids, candle(verified=True, origin=Origin.EXCHANGE, close=111))
+        assert candles_told(owned, seq)[1:] == [(0, What.REVISED | What.VERIFIED, 1)]
+    owned.write(candle(T1))
+    assert candles_told(owned, seq)[2:] == [(MINUTE_MS, What.CLOSED, 0)]
 
 
 def test_what_is_rolled_back_was_never_told(owned):
@@ -181,7 +184,8 @@ def test_a_barrier_is_verified_when_the_last_candle_is_settled(owned):
         owned.write(candle(T0 + number * MINUTE_MS, verified=True))
         assert [row[2:] for row in told(owned, seq, (Kind.VERIFIED,))] == [(boundary_ms, 0) for boundary_ms in passed]
     seq = owned.store.newest_seq()
-    owned.store.write(np.array([owned.btc]), candle(interval=five, origin=Origin.UNMATCHED), at_ms=upto_ms + 9)
+    with owned.store.knowing(upto_ms + 9):
+        owned.write(candle(interval=five, origin=Origin.UNMATCHED))
     assert told(owned, seq, (Kind.VERIFIED,)) == [(Kind.VERIFIED, upto_ms + 9, upto_ms, 0)]
     assert owned.store.verified_upto(Market.USDM) == upto_ms
 

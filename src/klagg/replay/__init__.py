@@ -104,7 +104,8 @@ def replay(
     summary = ReplaySummary()
     writer = _Writer(store, market, summary)
     tapes = Tapes(intervals, writer.put)
-    with store.transaction():
+    # Each candle is known at its own end, as it would have been live; what was never stored before is no news.
+    with store.transaction(), store.knowing(None, publish_new=False):
         store.set_intervals(market, {*store.intervals(market), *intervals})
         for reader in readers:
             tapes.file(reader)

@@ -12,13 +12,12 @@ import numpy as np
 from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
-from klagg.store import barrier, changes, claims, events, gaps, instruments, newest, strays
+from klagg.store import barrier, changes, claims, events, instruments, newest, strays
 from klagg.store import candles as candle_rows
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
 from klagg.store.events import Event, Kind
-from klagg.store.gaps import GapRecord, GapState
 from klagg.store.guard import Leave, Recorder
 from klagg.store.instruments import MARKETS, Directory, Life, StoredInstrument
 from klagg.store.mending import Mending
@@ -87,6 +86,14 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class _Knowing:
+    """See `SqliteStore.knowing`."""
+
+    at_ms: int | None
+    publish_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CandleCount:
     """How many closed candles of an origin are stored."""
 
@@ -108,6 +115,7 @@ class SqliteStore:
         self._recorder = Recorder(database.connection)
         self._directory = Directory(database)
         self._locks: dict[Market, OwnerLock] = {}
+        self._knowing = _Knowing(None, publish_new=True)
         self.path = database.path
 
     # Instruments
@@ -296,15 +304,25 @@ class SqliteStore:
             barrier.settle(self._database, market, at_ms)
         return accepted, revisions, int(outcome.changed.sum())
 
-    def write(
-        self, instrument_ids: Ints, candles: Candles, *, at_ms: int | None = None, publish_new: bool = True
-    ) -> WriteResult:
-        """Write closed candles without a claim (backfill, repair, replay).
+    @contextmanager
+    def knowing(self, at_ms: int | None, *, publish_new: bool = True) -> Iterator["SqliteStore"]:
+        """Say when what `write` brings in this block became known; `None`: each candle at its own end, as of a recording.
 
-        Only what is better or newer than what is stored is taken, and only minutes the owner has closed. `at_ms` is when
-        this became known; without it each candle counts as known at its own end, which suits a recording. Where not
-        `publish_new`, candles never stored before are history and no news: they make no events.
+        Outside of such a block it is `None`. Where not `publish_new`, candles never stored before are history and no news:
+        they make no events.
         """
+        before, self._knowing = self._knowing, _Knowing(at_ms, publish_new)
+        try:
+            yield self
+        finally:
+            self._knowing = before
+
+    def write(self, instrument_ids: Ints, candles: Candles) -> WriteResult:
+        """Write closed candles without a claim (backfill, repair, replay), known as `knowing` says.
+
+        Only what is better or newer than what is stored is taken, and only minutes the owner has closed.
+        """
+        at_ms, publish_new = self._knowing.at_ms, self._knowing.publish_new
         ids = np.asarray(instrument_ids, np.int64)
         assert len(ids) == len(candles)
         assert is_closed(candles).all(), "open snapshots are their owner's"
@@ -325,11 +343,6 @@ class SqliteStore:
                 known_ms,
                 publish_new=publish_new,
             )
-            taken = past[outcome.accepted]
-            if len(taken):
-                known = int(known_ms.max())
-                missing = gaps.record_unmatched(self._database, ids[taken], candles[taken], known)
-                self._tell_gaps(missing if publish_new else (), known)
             for position in np.unique(self._directory.markets[ids[past][outcome.settled]]).tolist():
                 barrier.settle(self._database, MARKETS[position], int(known_ms.max()))
         accepted[past], changed[past], revisions[past] = outcome.accepted, outcome.changed, outcome.revisions
@@ -350,23 +363,18 @@ class SqliteStore:
         with self._database.transaction():
             self._record((gap,), gap.end_ms if at_ms is None else at_ms)
 
-    def _record(self, spans: Sequence[Gap], at_ms: int) -> None:
-        self._tell_gaps(gaps.record(self._database, spans, at_ms), at_ms)
-
-    def _tell_gaps(self, new: Sequence[Gap], at_ms: int) -> None:
-        for gap in new:
-            owner = self._database.one(
-                "SELECT id FROM instrument WHERE market = ? AND symbol = ?", (gap.market.value, gap.symbol)
-            )
-            values = np.array([[owner[0] if owner else 0, gap.start_ms, gap.end_ms]], np.int64)
-            events.append(self._database, gap.market, at_ms, Kind.GAP, values)
-
-    def settle_gaps(self, market: Market, now_ms: int) -> list[Gap]:
-        """Close the gaps whose minutes the exchange has settled since; those that were closed.
-
-        Bounded and cheap: call it as often as minutes are repaired. What one call leaves, the next ones look at.
-        """
-        return gaps.settle(self._database, market, now_ms)
+    def _record(self, gaps: Sequence[Gap], at_ms: int) -> None:
+        for gap in gaps:
+            new = self._database.execute(
+                "INSERT OR IGNORE INTO gap (market, symbol, start_ms, end_ms, reason) VALUES (?, ?, ?, ?, ?)",
+                (gap.market.value, gap.symbol, gap.start_ms, gap.end_ms, gap.reason),
+            ).rowcount
+            if new:
+                owner = self._database.one(
+                    "SELECT id FROM instrument WHERE market = ? AND symbol = ?", (gap.market.value, gap.symbol)
+                )
+                values = np.array([[owner[0] if owner else 0, gap.start_ms, gap.end_ms]], np.int64)
+                events.append(self._database, gap.market, at_ms, Kind.GAP, values)
 
     # Events
 
@@ -513,16 +521,12 @@ class SqliteStore:
         return row[0] if row else None
 
     def gaps(self, market: Market) -> list[Gap]:
-        """The spans that could not be kept and are not settled yet, oldest first."""
-        return gaps.open_gaps(self._database, market)
-
-    def gap_records(self, market: Market, limit: int, state: GapState | None = None) -> list[GapRecord]:
-        """The newest gaps on record, of a state or of all, newest first."""
-        return gaps.records(self._database, market, limit, state)
-
-    def gap_counts(self, market: Market) -> dict[GapState, int]:
-        """How many gaps of each state are on record."""
-        return gaps.counts(self._database, market)
+        """The spans on record as not kept, oldest first."""
+        rows = self._database.rows(
+            "SELECT market, symbol, start_ms, end_ms, reason FROM gap WHERE market = ? ORDER BY start_ms, end_ms, symbol",
+            (market.value,),
+        )
+        return [Gap(Market(name), symbol, start_ms, end_ms, reason) for name, symbol, start_ms, end_ms, reason in rows]
 
     def size_bytes(self) -> int:
         """Bytes on disk: the database and its log."""
