@@ -89,7 +89,9 @@ async def backfill(
 
     """
     start_ms, end_ms = MINUTE.open_at(start_ms), min(MINUTE.open_at(end_ms), MINUTE.open_at(now_ms() - SETTLE_MS))
-    work = _Backfill(rest, store, market, instruments, tuple(intervals), start_ms, end_ms, clock, progress, on_repaired)
+    work = _Backfill(
+        rest, store, market, instruments, tuple(intervals), start_ms, end_ms, now_ms, clock, progress, on_repaired
+    )
     await work.run(concurrency)
     return work.summary
 
@@ -104,6 +106,7 @@ class _Backfill:
         intervals: tuple[Interval, ...],
         start_ms: int,
         end_ms: int,
+        now_ms: Callable[[], int],
         clock: Clock,
         progress: Progress | None,
         on_repaired: OnRepaired | None,
@@ -116,6 +119,7 @@ class _Backfill:
         self._intervals = intervals
         self._start_ms, self._end_ms = start_ms, end_ms
         self._stored = Stored(store.store, market, intervals, start_ms, end_ms, self.summary)
+        self._now_ms = now_ms
         self._clock = clock
         self._progress = progress
         self._on_repaired = on_repaired
@@ -224,14 +228,18 @@ class _Backfill:
         return np.concatenate(found) if found else no_candles()
 
     async def _call(self, fn: Callable[..., Returned], *args: object) -> Returned:
-        """A call of the store, repeated while the database is busy."""
+        """A call of the store, repeated while the database is busy; what it writes is known now, and new candles are no news."""
         for _ in range(STORE_ATTEMPTS):
             try:
-                return await self._thread.call(fn, *args)
+                return await self._thread.call(self._as_history, self._now_ms(), fn, *args)
             except StoreUnavailable as error:
                 log.warning("backfill.store_busy", reason=str(error))
                 await self._clock.sleep(STORE_RETRY_S)
-        return await self._thread.call(fn, *args)
+        return await self._thread.call(self._as_history, self._now_ms(), fn, *args)
+
+    def _as_history(self, at_ms: int, fn: Callable[..., Returned], *args: object) -> Returned:
+        with self._thread.store.knowing(at_ms, publish_new=False):
+            return fn(*args)
 
     def _tell_progress(self) -> None:
         if self._progress is None:
