@@ -57,8 +57,9 @@ def test_it_counts_what_the_database_holds(db: str) -> None:
     assert market.newest_minute_ms == OPEN_MS + 2 * MINUTE_MS
     assert market.closed_upto_ms == OPEN_MS + 3 * MINUTE_MS
     assert market.lag_ms == 5_000
-    assert market.gaps == 1
-    assert market.newest_gaps[0].reason == "memory bound"
+    assert market.gaps == {"open": 1, "final": 0, "repaired": 0}
+    assert (market.newest_gaps[0].reason, market.newest_gaps[0].state) == ("memory bound", "open")
+    assert (market.instrument_changes, market.renames) == (1, 0)
     assert found.size_bytes > 0
 
 
@@ -83,6 +84,36 @@ def test_an_empty_and_a_missing_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such database"):
         database_status(str(tmp_path / "missing.db"), NOW_MS)
     assert not (tmp_path / "missing.db").exists()
+
+
+def test_gaps_are_seen_by_what_became_of_them(db: str) -> None:
+    with closing(open_store(db, mode="write")) as store:
+        for minute in range(12):
+            span = OPEN_MS + minute * MINUTE_MS, OPEN_MS + (minute + 1) * MINUTE_MS
+            store.record_gap(Gap(Market.USDM, "BTCUSDT", *span, "disk full"), NOW_MS)
+        # The first minute is verified, the second unmatched, the third partial: two of them are settled.
+        assert len(store.settle_gaps(Market.USDM, NOW_MS)) == 2
+    (market,) = database_status(db, NOW_MS).markets
+    assert market.gaps == {"open": 11, "final": 0, "repaired": 2}
+    assert [gap.start_ms for gap in market.newest_gaps] == [OPEN_MS + n * MINUTE_MS for n in range(11, 1, -1)]
+    text = "\n".join(status_lines(database_status(db, NOW_MS)))
+    assert "gaps            11 open, 0 final, 2 repaired" in text
+    assert ": disk full (open)" in text
+
+
+def test_the_symbols_of_a_past_time(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(open_store(db, mode="write")) as store:
+        store.put_instruments([Instrument(Market.USDM, "BTCUSDT", Status.RETIRED, 1, 3, native_status="CLOSE")], NOW_MS)
+    assert main(["status", "--db", db, "--at", "2025-07-30T18:00Z", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["at_ms"] == 1_753_898_400_000
+    assert [(one["symbol"], one["status"], one["price_scale"]) for one in found["symbols"]["usdm"]] == [
+        ("BTCUSDT", "trading", 1)
+    ]
+    assert main(["status", "--db", db, "--at", "2025-07-30T18:00Z"]) == 0
+    assert "BTCUSDT         trading (not told), 1 and 3 digits, since its listing, told 2025" in capsys.readouterr().out
+    assert main(["status", "--db", db, "--at", "2025-08-30"]) == 0
+    assert "no symbol is known to have been listed then" in capsys.readouterr().out
 
 
 def test_the_command_prints_json(db: str, capsys: pytest.CaptureFixture[str]) -> None:
