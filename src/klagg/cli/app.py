@@ -4,6 +4,7 @@ from cyclopts import App, Group
 
 from klagg import __version__
 from klagg.cli import config as config_commands
+from klagg.cli.audit import audit
 from klagg.cli.backfill import backfill
 from klagg.cli.bench import bench
 from klagg.cli.check import check
@@ -36,6 +37,7 @@ app.command(exchange, group=SERVICE)
 app.command(replay, group=DATA)
 app.command(backfill, group=DATA)
 app.command(export, group=DATA)
+app.command(audit, group=DATA)
 app.command(check, group=DATA)
 app.command(status, group=DATA)
 
