@@ -205,6 +205,7 @@ class Live:
         for name in ("open", "high", "low", "close"):
             candles[name] = 100
         candles["price_scale"], candles["qty_scale"], candles["origin"] = 2, 3, Origin.FLAT
+        candles["first_id"] = candles["last_id"] = -1
         candles["flags"][:-1] = Flag.CLOSED
         ids = np.full(count + 1, self.id)
         self.store.commit(
