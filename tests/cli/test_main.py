@@ -38,7 +38,7 @@ def _quiet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run --config missing.toml", "missing.toml does not exist"),
         ("run --log-format yaml", 'Invalid value "yaml" for --log-format'),
         ("demo --seconds 0", "--seconds 0"),
-        ("exchange --faults f.json", "files of faults come with a later version"),
+        ("exchange --faults f.toml", "there is no such file"),
         ("exchange --port 70000", "--port 70000"),
         ("exchange --symbols 0", "symbols is 0"),
         ("exchange --replay missing.csv", "missing.csv: there is no such file"),

@@ -29,21 +29,25 @@ def exchange(
     replay: Annotated[
         list[Path] | None, list_option("--replay", help="Recordings whose trades are served instead of a made market.")
     ] = None,
-    faults: Annotated[Path | None, Parameter(help="A file of faults to play: comes with a later version.")] = None,
+    faults: Annotated[
+        Path | None,
+        Parameter(
+            help="A TOML file of faults to play (docs/EXCHANGE.md); how often each struck is printed at the end."
+        ),
+    ] = None,
     common: Common | None = None,
 ) -> int:
     """Run the offline exchange: Binance's REST and WebSocket market data for a market made from a seed.
 
     Prints its addresses on stdout and runs until Ctrl-C or SIGTERM.
     """
-    if faults is not None:
-        raise UsageError(f"--faults {faults}: files of faults come with a later version; leave it out")
     if not 0 <= port <= 65_535:
         raise UsageError(f"--port {port}: write a number from 0 to 65535")
     settings = load_settings(common, market=market)
     from klagg.config import parse_duration_ms
-    from klagg.sim import ExchangeSettings
+    from klagg.sim import ExchangeSettings, load_faults
 
+    played = () if faults is None else load_faults(faults)
     asyncio.run(
         _serve(
             port,
@@ -56,6 +60,7 @@ def exchange(
                     history_ms=parse_duration_ms(history),
                     speed=speed,
                     replay=_existing(replay or []),
+                    faults=played,
                 )
                 for each in settings.markets
             ],
@@ -82,6 +87,9 @@ async def _serve(port: int, settings: "list[ExchangeSettings]") -> None:
         await _until_stopped()
     finally:
         await offline.stop()
+        for each in settings:
+            for kind, count in offline.played(each.market).items():
+                print(f"klagg: {each.market} fault {kind} struck {count} times", file=sys.stderr)
 
 
 def _run_line(settings: "list[ExchangeSettings]", rest_url: str, ws_url: str) -> str:

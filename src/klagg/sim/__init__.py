@@ -5,7 +5,8 @@ code, so that what klagg makes can be compared with it.
 """
 
 from klagg.sim.exchange import OfflineExchange
+from klagg.sim.faults import load_faults
 from klagg.sim.settings import EmptyKlinePush, ExchangeSettings, ListingEvent
 from klagg.sim.venue import Venue
 
-__all__ = ["EmptyKlinePush", "ExchangeSettings", "ListingEvent", "OfflineExchange", "Venue"]
+__all__ = ["EmptyKlinePush", "ExchangeSettings", "ListingEvent", "OfflineExchange", "Venue", "load_faults"]

@@ -27,14 +27,19 @@ _ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.
 class Connection:
     """A client's connection to one venue by one route."""
 
-    def __init__(self, venue: Venue, route: Route, request: web.Request, *, combined: bool, unit: int) -> None:
+    def __init__(
+        self, venue: Venue, route: Route, request: web.Request, *, number: int, combined: bool, unit: int
+    ) -> None:
+        self.number = number
         self.unit = unit
         self.combined = combined
         self.venue = venue
         settings = venue.settings
         self._settings = settings
         self._request = request
-        self._control = Control(venue.hub, self, route, settings.max_streams)
+        self._faults = venue.faults
+        self._control = Control(venue.hub, self, route, settings.max_streams, self._deaf)
+        self._asked = 0
         self._socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=2**20)
         rate = settings.own(settings.message_rate, 10, 5)
         self._messages = TokenBucket(rate, settings.own(settings.message_burst, 15, 5))
@@ -60,7 +65,9 @@ class Connection:
         return self._socket
 
     def deliver(self, text: str) -> None:
-        """Queue a frame."""
+        """Queue a frame, unless a fault keeps the connection silent."""
+        if self._faults.sockets.silent(self.number, self._faults.passed()):
+            return
         if len(self._waiting) >= MAX_WAITING:
             log.warning("sim.client_too_slow", waiting=len(self._waiting))
             self.cut()
@@ -103,13 +110,30 @@ class Connection:
         elif message.type is WSMsgType.PING:
             await self._socket.pong(message.data)
         elif message.type is WSMsgType.TEXT:
+            point = self._cut_point(message.data)
+            if point == "before":
+                self.cut()
+                return ""
             answer = self._control.answer(message.data)
             self._waiting.append(answer.text)
             self._wake.set()
+            if point == "after":
+                await self._drained()
+                self.cut()
             return answer.close_reason
         else:
             return "Invalid request"
         return ""
+
+    def _cut_point(self, text: str) -> str | None:
+        """Where a fault cuts the connection because it asks for streams."""
+        if '"SUBSCRIBE"' not in text:
+            return None
+        self._asked += 1
+        return self._faults.sockets.subscription(self.number, self._asked, self._faults.passed())
+
+    def _deaf(self, stream: str) -> bool:
+        return self._faults.sockets.deaf(self.number, stream, self._faults.passed())
 
     async def _drained(self) -> None:
         self._empty.clear()
@@ -123,7 +147,9 @@ class Connection:
             self._wake.clear()
             while self._waiting:
                 try:
-                    await self._socket.send_str(self._waiting[0])
+                    # A malformed frame may hold a byte that no UTF-8 has; it is sent as it is.
+                    raw = self._waiting[0].encode("utf-8", "surrogateescape")
+                    await self._socket.send_frame(raw, WSMsgType.TEXT)
                 except ConnectionError:
                     self._waiting.clear()
                     return
@@ -139,12 +165,16 @@ class Connection:
         born_ms = self.venue.now_ms()
         next_ping_ms = born_ms + interval_ms
         notice_ms = born_ms + settings.connection_life_ms - settings.shutdown_notice_ms
+        life_ms = self._faults.sockets.life_ms(self.number, self._faults.passed())
         told = settings.shutdown_notice_ms == 0 or not settings.is_spot
         while True:
             await asyncio.sleep(DEADLINE_CHECK_S)
             now_ms = self.venue.now_ms()
             if any(now_ms - sent_ms > deadline_ms for sent_ms in self._unanswered.values()):
                 await self.close(WSCloseCode.POLICY_VIOLATION, "Pong timeout")
+                return
+            if life_ms is not None and now_ms >= born_ms + life_ms:
+                self.cut()
                 return
             if now_ms >= born_ms + settings.connection_life_ms:
                 await self.close(WSCloseCode.GOING_AWAY, "")

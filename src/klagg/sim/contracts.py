@@ -51,6 +51,13 @@ class Contract:
     """Before this the exchange's symbol list does not have it."""
     numbered_from_listing: bool = False
     """Whether aggregate ids begin with 1 at the listing, as a fresh symbol's do."""
+    pauses: tuple[tuple[int, int, str], ...] = ()
+    """Times `[start_ms, end_ms)` in which it has another status, and no trades."""
+    finer_from_ms: int = 0
+    """When its grid became, or becomes, as fine as `tick` and `step` are; 0 for always."""
+    coarse_tick: int = 0
+    coarse_step: int = 0
+    """The grid before that."""
 
     @property
     def stream(self) -> str:
@@ -60,6 +67,10 @@ class Contract:
     def trades_at(self, t_ms: int) -> bool:
         """Whether it trades at an instant."""
         return self.listed_ms <= t_ms and (self.retired_ms is None or t_ms < self.retired_ms)
+
+    def grid_at(self, t_ms: int) -> tuple[int, int]:
+        """Tick and step at an instant."""
+        return (self.coarse_tick, self.coarse_step) if t_ms < self.finer_from_ms else (self.tick, self.step)
 
 
 def _grid(price: float, *, spot: bool, coarse: bool) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ Protocol: BINANCE.md section 2.1. Errors are nested on the wire, responses are n
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ class Control:
     listener: Listener
     route: Route
     max_streams: int
+    deaf: Callable[[str], bool] = lambda _: False
+    """Whether a stream is acknowledged and never delivers."""
     names: dict[str, None] = field(default_factory=dict)
     """Every name that was asked for, in order, whether it delivers or not."""
 
@@ -48,7 +51,7 @@ class Control:
                 return False
             self.names[name] = None
             stream = parse_stream(name, self.route)
-            if stream is not None:
+            if stream is not None and not self.deaf(name):
                 self.hub.add(name, stream, self.listener)
         return True
 

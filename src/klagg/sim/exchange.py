@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Self
 
 import structlog
@@ -12,11 +11,10 @@ from aiohttp import web
 from klagg.errors import KlaggError
 from klagg.model import Market
 from klagg.sim.connection import Connection
-from klagg.sim.feed import Feed
-from klagg.sim.limits import Refusal, TokenBucket, WeightWindow
-from klagg.sim.listing import weight_limit
-from klagg.sim.recording import load_recordings
-from klagg.sim.rest import ApiError, Query, Rest
+from klagg.sim.faults.sockets import Handshake
+from klagg.sim.front import Front, Refuse, cut_in_time, warm
+from klagg.sim.limits import Refusal
+from klagg.sim.rest import ApiError, Query
 from klagg.sim.settings import ExchangeSettings
 from klagg.sim.streams import Route
 from klagg.sim.venue import Venue
@@ -36,34 +34,6 @@ _REFUSALS: Final = {
 _ROUTES: Final = {"market": Route.MARKET, "public": Route.PUBLIC, "private": Route.PRIVATE}
 
 
-@dataclass(slots=True)
-class _Refuse:
-    status: int
-    left: int
-    path: str
-
-
-class _Front:
-    """One venue with what stands before it: weights, refusals, connections."""
-
-    def __init__(self, settings: ExchangeSettings) -> None:
-        self.venue = _open_venue(settings)
-        self.rest = Rest(self.venue)
-        self.feed = Feed(self.venue)
-        self.window = WeightWindow(settings, weight_limit(settings))
-        connects = settings.own(settings.connects_per_5min, 0, 300)
-        self.connects = TokenBucket(connects / 300, connects) if connects else None
-        self.connections: set[Connection] = set()
-        self.refusals: list[_Refuse] = []
-
-
-def _open_venue(settings: ExchangeSettings) -> Venue:
-    if settings.replay:
-        tape, contracts, start_ms = load_recordings(settings)
-        return Venue(settings, start_ms, contracts, tape)
-    return Venue.synthetic(settings)
-
-
 class OfflineExchange:
     """Binance's market data on a loopback port: `/fapi`, `/market`, `/public` for usdm, `/api`, `/ws`, `/stream` for spot.
 
@@ -71,7 +41,7 @@ class OfflineExchange:
     """
 
     def __init__(self, *settings: ExchangeSettings) -> None:
-        self._fronts = {each.market: _Front(each) for each in settings or (ExchangeSettings(),)}
+        self._fronts = {each.market: Front(each) for each in settings or (ExchangeSettings(),)}
         self._first = next(iter(self._fronts))
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,7 +72,11 @@ class OfflineExchange:
             front.feed.prepare()
         for front in self._fronts.values():
             front.venue.begin()
-            self._tasks += [asyncio.create_task(front.feed.run()), asyncio.create_task(_warm(front))]
+            self._tasks += [
+                asyncio.create_task(front.feed.run()),
+                asyncio.create_task(warm(front)),
+                asyncio.create_task(cut_in_time(front)),
+            ]
         for task in self._tasks:
             task.add_done_callback(_report)
 
@@ -167,6 +141,10 @@ class OfflineExchange:
             connection.cut()
         return len(connections)
 
+    def played(self, market: Market | None = None) -> dict[str, int]:
+        """How often each kind of fault has struck."""
+        return self._front(market).venue.faults.played()
+
     def drop_trades(self, symbol: str, ids: Iterable[int], market: Market | None = None) -> None:
         """Leave aggregates out of the stream; REST still has them."""
         self._front(market).venue.dropped.setdefault(symbol, set()).update(ids)
@@ -181,7 +159,7 @@ class OfflineExchange:
 
     def refuse(self, status: int, count: int = 1, path: str = "", market: Market | None = None) -> None:
         """Refuse the next `count` requests (handshakes too) whose path contains `path` with an HTTP status."""
-        self._front(market).refusals.append(_Refuse(status, count, path))
+        self._front(market).refusals.append(Refuse(status, count, path))
 
     def set_offset(self, offset_ms: int, market: Market | None = None) -> None:
         """Put the market's clock this far from where it would be."""
@@ -197,7 +175,7 @@ class OfflineExchange:
         front = self._front(market)
         front.feed.announce(front.venue.delist_symbol(symbol))
 
-    def _front(self, market: Market | None) -> _Front:
+    def _front(self, market: Market | None) -> Front:
         return self._fronts[self._first if market is None else market]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -216,7 +194,7 @@ class OfflineExchange:
             status=404, text="<html><body><h1>404 Not Found</h1></body></html>", content_type="text/html"
         )
 
-    def _refused(self, front: _Front, request: web.Request) -> web.Response | None:
+    def _refused(self, front: Front, request: web.Request) -> web.Response | None:
         """What the request gets instead of an answer because somebody arranged it, if anything."""
         status = 451 if front.venue.settings.geo_blocked else 0
         for refusal in front.refusals:
@@ -235,17 +213,22 @@ class OfflineExchange:
             status=status, text=body, content_type="application/json" if body[0] == "{" else "text/html"
         )
 
-    def _limited(self, front: _Front, refusal: Refusal) -> web.Response:
+    def _limited(self, front: Front, refusal: Refusal) -> web.Response:
         response = _error(refusal.status, -1003, refusal.message)
         if front.venue.settings.retry_after:
             wait_ms = max(0, refusal.retry_at_ms - front.venue.now_ms())
             response.headers["Retry-After"] = str(-(-wait_ms // 1_000))
         return response
 
-    async def _answer_rest(self, front: _Front, path: str, request: web.Request) -> web.Response:
+    async def _answer_rest(self, front: Front, path: str, request: web.Request) -> web.Response:
         refused = self._refused(front, request)
         if refused is not None:
             return refused
+        front.requested += 1
+        faults, number = front.venue.faults.requests, front.requested
+        instead = await faults.instead(path, number, front.venue.now_ms(), request)
+        if instead is not None:
+            return instead
         spot = front.venue.settings.is_spot
         micro = spot and request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
         query = Query(path, request.query, 1_000 if micro else 1)
@@ -262,25 +245,33 @@ class OfflineExchange:
             else:
                 if body is None:
                     return web.Response(status=404, text="<html><body>404</body></html>", content_type="text/html")
-                response = web.Response(text=body, content_type="application/json")
+                response = web.Response(text=faults.body(path, number, body), content_type="application/json")
                 response.enable_compression()
-        response.headers["X-MBX-USED-WEIGHT-1M"] = str(front.window.used)
-        if spot:
-            response.headers["X-MBX-USED-WEIGHT"] = str(front.window.used)
+        used = faults.weight(path, number, front.window.used)
+        if used is not None:
+            response.headers["X-MBX-USED-WEIGHT-1M"] = str(used)
+            if spot:
+                response.headers["X-MBX-USED-WEIGHT"] = str(used)
         return response
 
     async def _answer_socket(
-        self, front: _Front, route: Route, parts: list[str], request: web.Request
+        self, front: Front, route: Route, parts: list[str], request: web.Request
     ) -> web.StreamResponse:
         refused = self._refused(front, request)
         if refused is not None:
             return refused
         if front.connects is not None and not front.connects.take(front.venue.now_ms()):
             return self._limited(front, Refusal(429, "Too many connection attempts.", front.venue.now_ms() + 300_000))
+        front.connected += 1
+        number, faults = front.connected, front.venue.faults
+        spoilt = faults.sockets.handshake(number, faults.passed())
+        if spoilt is not None:
+            return await _spoil(spoilt, request, front.venue.settings.speed)
         combined = parts[0] == "stream"
         given = request.query.get("streams", "").split("/") if combined else parts[1:]
         micro = route is Route.SPOT and request.query.get("timeUnit", "").upper() == "MICROSECOND"
-        connection = Connection(front.venue, route, request, combined=combined, unit=1_000 if micro else 1)
+        unit = 1_000 if micro else 1
+        connection = Connection(front.venue, route, request, number=number, combined=combined, unit=unit)
         front.connections.add(connection)
         try:
             return await connection.serve([name for name in given if name])
@@ -293,18 +284,18 @@ def _error(status: int, code: int, message: str) -> web.Response:
     return web.Response(status=status, text=body, content_type="application/json")
 
 
+async def _spoil(handshake: Handshake, request: web.Request, speed: float) -> web.Response:
+    """Let a connection fail while it is made."""
+    if handshake.how == "refuse":
+        return web.Response(status=handshake.status, text="<html><body>error</body></html>", content_type="text/html")
+    if handshake.how == "hang":
+        await asyncio.sleep(handshake.hold / 1_000 / speed)
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
 def _report(task: asyncio.Task[None]) -> None:
     """Say at once when a task of the exchange has failed; `stop` raises what it failed with."""
     if not task.cancelled() and task.exception() is not None:
         log.error("sim.task_failed", error=repr(task.exception()))
-
-
-async def _warm(front: _Front) -> None:
-    """Make the last day of every trading symbol, busiest last, so that the 24 h tickers fill soon."""
-    venue = front.venue
-    for contract in reversed(list(venue.contracts.values())):
-        at_ms = venue.now_ms()
-        if contract.trades_at(at_ms):
-            for hour in venue.hours_to_make(contract, venue.day_hours(contract, at_ms)):
-                venue.book.hour_table(contract, hour)
-                await asyncio.sleep(0)

@@ -8,7 +8,7 @@ klines are all sent.
 import asyncio
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
 from typing import Final
@@ -41,6 +41,8 @@ class _TradeDue:
     contract: Contract
     block: Block
     index: int
+    decided: bool = False
+    """Whether its delays are behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class Feed:
         for tick in ticks:
             self._put(start_ms // tick.every_ms * tick.every_ms + tick.every_ms, tick)
         for contract in self._venue.contracts.values():
-            for at_ms in (contract.listed_ms, contract.retired_ms):
+            edges = (edge for start_ms, end_ms, _ in contract.pauses for edge in (start_ms, end_ms))
+            for at_ms in (contract.listed_ms, contract.retired_ms, *edges):
                 if at_ms is not None and at_ms >= start_ms and not self._spot:
                     self._put(at_ms, _ContractDue(contract))
         self._queue_ahead(start_ms)
@@ -193,6 +196,8 @@ class Feed:
             return
         stream, symbol = contract.stream, contract.symbol
         agg_id = int(block.agg_id[i])
+        if not due.decided and not self._comes_now(at_ms, due, agg_id):
+            return
         late_ms = venue.delayed.get(symbol, {}).pop(agg_id, 0)
         if late_ms:
             self._put(at_ms + late_ms, due)
@@ -209,6 +214,16 @@ class Feed:
             count = int(block.last_id[i] - block.first_id[i]) + 1
             for k in range(count):
                 self._hub.publish(f"{stream}@trade", partial(scribe.single_trade, block, i, k, at_ms))
+
+    def _comes_now(self, at_ms: int, due: _TradeDue, agg_id: int) -> bool:
+        """Let the faults decide when a trade comes: whether now, and what is queued for later."""
+        faults, time_ms = self._venue.faults, int(due.block.time_ms[due.index])
+        delays = faults.trades.arrivals(due.contract.symbol, agg_id, time_ms, at_ms, faults.passed())
+        if delays == [0]:
+            return True
+        for delay_ms in delays:
+            self._put(at_ms + delay_ms, replace(due, decided=True))
+        return False
 
     def _send_tick(self, at_ms: int, tick: _Tick, now_ms: int) -> None:
         latest_ms = now_ms // tick.every_ms * tick.every_ms

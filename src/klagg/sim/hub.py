@@ -19,9 +19,10 @@ class Listener(Protocol):
 
 
 class Hub:
-    """The streams that have listeners."""
+    """The streams that have listeners; `harm` says what becomes of a stream's next frame, if anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, harm: Callable[[str], Callable[[str], list[str]] | None] = lambda _: None) -> None:
+        self._harm = harm
         self._listeners: dict[str, set[Listener]] = {}
         self._streams: dict[str, Stream] = {}
 
@@ -52,9 +53,12 @@ class Hub:
         listeners = self._listeners.get(name)
         if not listeners:
             return
+        harm = self._harm(name)
         raw: dict[int, str] = {}
         for listener in tuple(listeners):
             text = raw.get(listener.unit)
             if text is None:
                 text = raw[listener.unit] = render(listener.unit)
-            listener.deliver(f'{{"stream":"{name}","data":{text}}}' if listener.combined else text)
+            frame = f'{{"stream":"{name}","data":{text}}}' if listener.combined else text
+            for sent in (frame,) if harm is None else harm(frame):
+                listener.deliver(sent)

@@ -21,6 +21,9 @@ def status_of(contract: Contract, now_ms: int, *, spot: bool) -> str:
     retired = contract.retired_ms is not None and now_ms >= contract.retired_ms
     if contract.status is not None and retired:
         return contract.status
+    for start_ms, end_ms, status in contract.pauses:
+        if start_ms <= now_ms < end_ms and not retired:
+            return status
     if now_ms < contract.listed_ms:
         return "PENDING_TRADING"
     if retired:
@@ -82,8 +85,8 @@ def _delivery_ms(contract: Contract, now_ms: int) -> int:
     return contract.retired_ms if dated or now_ms >= contract.retired_ms - ANNOUNCED_MS else PERPETUAL_DELIVERY_MS
 
 
-def _price_filter(contract: Contract, scribe: Scribe) -> dict[str, str]:
-    tick = contract.tick
+def _price_filter(contract: Contract, scribe: Scribe, now_ms: int) -> dict[str, str]:
+    tick, _ = contract.grid_at(now_ms)
     return {
         "filterType": "PRICE_FILTER",
         "maxPrice": scribe.price(tick * 10**7),
@@ -92,12 +95,13 @@ def _price_filter(contract: Contract, scribe: Scribe) -> dict[str, str]:
     }
 
 
-def _lot(kind: str, contract: Contract, scribe: Scribe) -> dict[str, str]:
+def _lot(kind: str, contract: Contract, scribe: Scribe, now_ms: int) -> dict[str, str]:
+    _, step = contract.grid_at(now_ms)
     return {
         "filterType": kind,
-        "maxQty": scribe.qty(contract.step * 10**7),
-        "minQty": scribe.qty(contract.step),
-        "stepSize": scribe.qty(contract.step),
+        "maxQty": scribe.qty(step * 10**7),
+        "minQty": scribe.qty(step),
+        "stepSize": scribe.qty(step),
     }
 
 
@@ -127,9 +131,9 @@ def _futures_symbol(contract: Contract, now_ms: int) -> dict[str, Any]:
         "marketTakeBound": "0.05",
         "maxMoveOrderLimit": 10_000,
         "filters": [
-            _price_filter(contract, scribe),
-            _lot("LOT_SIZE", contract, scribe),
-            _lot("MARKET_LOT_SIZE", contract, scribe),
+            _price_filter(contract, scribe, now_ms),
+            _lot("LOT_SIZE", contract, scribe, now_ms),
+            _lot("MARKET_LOT_SIZE", contract, scribe, now_ms),
             {"filterType": "MAX_NUM_ORDERS", "limit": 200},
             {"filterType": "MIN_NOTIONAL", "notional": "5"},
             {
@@ -172,8 +176,8 @@ def _spot_symbol(contract: Contract, now_ms: int) -> dict[str, Any]:
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
         "filters": [
-            _price_filter(contract, scribe),
-            _lot("LOT_SIZE", contract, scribe),
+            _price_filter(contract, scribe, now_ms),
+            _lot("LOT_SIZE", contract, scribe, now_ms),
             {"filterType": "ICEBERG_PARTS", "limit": 10},
             {
                 "filterType": "MARKET_LOT_SIZE",

@@ -90,7 +90,10 @@ class RecordedTape:
 
     def _whole(self, contract: Contract) -> Block:
         block = self._blocks.get(contract.symbol, Block.empty())
-        return block if contract.retired_ms is None else block.between(0, contract.retired_ms)
+        if not len(block):
+            return block
+        end_ms = int(block.time_ms[-1]) + 1 if contract.retired_ms is None else contract.retired_ms
+        return block.between(contract.listed_ms, end_ms)
 
 
 def load_recordings(settings: ExchangeSettings) -> tuple[RecordedTape, list[Contract], int]:

@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from klagg.sim import calendar
 from klagg.sim.block import Block
 from klagg.sim.calendar import DAY_MS, HOUR_MS, MINUTE_MS, STEPS
 from klagg.sim.contracts import Contract
 from klagg.sim.listing import exchange_info, status_of, visible
 from klagg.sim.venue import Venue
+from klagg.sim.wire import Row
 
 RETENTION_MS: Final = 2 * DAY_MS
 """How long the futures keep aggregate trades."""
@@ -84,6 +86,7 @@ class Rest:
             "ticker/price": self._price,
         }
         self._endpoints["uiKlines" if self._spot else "continuousKlines"] = self._klines
+        self._times_asked = 0
         self._info: tuple[tuple[int, int], str] = ((0, 0), "")
 
     def weight(self, query: Query) -> int:
@@ -119,7 +122,17 @@ class Rest:
         return "{}"
 
     async def _time(self, query: Query) -> str:
-        return f'{{"serverTime":{self._venue.now_ms() * query.unit}}}'
+        self._times_asked += 1
+        faults, number, passed_ms = self._venue.faults.time, self._times_asked, self._venue.passed_ms()
+        status = faults.down(number, passed_ms)
+        if status is not None:
+            raise ApiError(-1001, "Internal error; unable to process your request. Please try again.", status=status)
+        to_ms, back_ms = faults.delays_ms(number, passed_ms)
+        speed = self._venue.settings.speed
+        await asyncio.sleep(to_ms / 1_000 / speed)
+        now_ms = self._venue.now_ms() + faults.wrong_ms(number, passed_ms)
+        await asyncio.sleep(back_ms / 1_000 / speed)
+        return f'{{"serverTime":{now_ms * query.unit}}}'
 
     async def _exchange_info(self, query: Query) -> str:
         now_ms = self._venue.now_ms()
@@ -206,10 +219,29 @@ class Rest:
         )
         await self._make(contract, venue.book.hours_of(contract, interval, opens, now_ms, shift_ms))
         scribe = venue.scribe(contract)
-        rows = venue.rows(contract, interval, opens, shift_ms)
+        rows = self._faulty(contract, interval, venue.rows(contract, interval, opens, shift_ms), now_ms, shift_ms)
         return json.dumps(
             [scribe.kline_row(interval, row, query.unit, shift_ms) for row in rows], separators=(",", ":")
         )
+
+    def _faulty(
+        self, contract: Contract, interval: str, rows: list[list[int]], now_ms: int, shift_ms: int
+    ) -> list[Row]:
+        """The rows as the faults let them be served."""
+        faults, symbol, served = self._venue.faults.rows, contract.symbol, list[Row]()
+        for row in rows:
+            open_ms = row[0]
+            if faults.missing(symbol, interval, open_ms):
+                continue
+            ended_ms = calendar.next_open(interval, open_ms, shift_ms)
+            lacks_ms = faults.lacks_ms(symbol, interval, ended_ms, now_ms)
+            early = lacks_ms and self._venue.candle_at(contract, interval, open_ms, ended_ms - lacks_ms, shift_ms)
+            served.append(early or row)
+        running_ms = calendar.open_at(interval, now_ms, shift_ms)
+        if rows and rows[-1][0] < running_ms and faults.adds_running(symbol, interval, now_ms):
+            running = self._venue.candle_at(contract, interval, running_ms, now_ms, shift_ms)
+            served += [] if running is None else [running]
+        return served
 
     async def _make(self, contract: Contract, hours: range) -> None:
         """Make the candles of these hours, letting the streams run in between."""

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from klagg.errors import UsageError
 from klagg.model import Market
+
+if TYPE_CHECKING:
+    from klagg.sim.faults import AnyFault
 
 DAY_MS: Final = 86_400_000
 MAX_RATE: Final = 50.0
@@ -53,6 +56,8 @@ class ExchangeSettings:
     listings: tuple[ListingEvent, ...] = ()
     replay: tuple[Path, ...] = ()
     """Recordings whose trades are served instead of a synthetic market."""
+    faults: "tuple[AnyFault, ...]" = ()
+    """What goes wrong, and when."""
 
     weight_limit: int | None = None
     """Request weight a minute; None for the market's own (2400 on usdm, 6000 on spot)."""

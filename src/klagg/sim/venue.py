@@ -12,6 +12,7 @@ from klagg.sim.block import Block
 from klagg.sim.calendar import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.sim.candles import CLOSE, COUNT, FIRST, HIGH, LAST, LOW, QUOTE, TAKER_QUOTE, TAKER_VOLUME, VOLUME, CandleBook
 from klagg.sim.contracts import Contract, fresh_contract, synthetic_contracts
+from klagg.sim.faults import Faults
 from klagg.sim.hub import Hub
 from klagg.sim.settings import ExchangeSettings
 from klagg.sim.tape import SyntheticTape, Tape
@@ -26,7 +27,8 @@ class Venue:
         self.start_ms = start_ms
         self.tape = tape
         self.book = CandleBook(tape, flat_after_retirement=not settings.is_spot)
-        self.hub = Hub()
+        self.faults = Faults(settings, start_ms, self.passed_ms)
+        self.hub = Hub(self.faults.messages.harm)
         self.contracts: dict[str, Contract] = {contract.symbol: contract for contract in contracts}
         self.by_stream = {contract.stream: contract for contract in contracts}
         self._scribes: dict[str, Scribe] = {}
@@ -43,9 +45,8 @@ class Venue:
     @classmethod
     def synthetic(cls, settings: ExchangeSettings) -> "Venue":
         """A market made from the seed."""
-        start_ms = settings.start_ms if settings.start_ms is not None else time.time_ns() // 1_000_000
-        tape = SyntheticTape(settings.seed, settings.market)
-        return cls(settings, start_ms, synthetic_contracts(settings, start_ms), tape)
+        tape, contracts, start_ms = synthetic_market(settings)
+        return cls(settings, start_ms, contracts, tape)
 
     @property
     def market(self) -> Market:
@@ -58,8 +59,12 @@ class Venue:
 
     def now_ms(self) -> int:
         """The market's time."""
-        passed_ns = (time.monotonic_ns() - self._origin_ns) * self.settings.speed
-        return self.start_ms + self._offset_ms + int(passed_ns // 1_000_000)
+        passed_ms = self.passed_ms()
+        return self.start_ms + self._offset_ms + passed_ms + self.faults.time.shift_ms(passed_ms)
+
+    def passed_ms(self) -> int:
+        """How long the market has been running, by a clock that nothing puts wrong."""
+        return int((time.monotonic_ns() - self._origin_ns) * self.settings.speed // 1_000_000)
 
     def set_offset(self, offset_ms: int) -> None:
         """Put the market's clock this far from where it would be."""
@@ -176,6 +181,12 @@ class Venue:
             if count:
                 return block.cut(count - 1, count)
         return Block.empty()
+
+
+def synthetic_market(settings: ExchangeSettings) -> tuple[Tape, list[Contract], int]:
+    """The tape, the contracts and the start instant of a market made from the seed."""
+    start_ms = settings.start_ms if settings.start_ms is not None else time.time_ns() // 1_000_000
+    return SyntheticTape(settings.seed, settings.market), synthetic_contracts(settings, start_ms), start_ms
 
 
 def _joined(open_ms: int, earlier: Row | None, later: Row | None) -> Row | None:
