@@ -74,7 +74,7 @@ class Bench:
             self.now_ms,
             now_ms=lambda: self.now_ms,
             clock=self.clock,
-            progress=lambda *told: self.progress.append(told),
+            progress=self.progress.append,
             on_repaired=self.take,
         )
 
@@ -106,8 +106,8 @@ async def test_minutes_and_parents_newest_day_first_with_progress(bench):
     assert days["trades"].tolist() == [1_440] * 3
     starts = [start for _, name, start, _ in bench.rest.asked if name == "1m"]
     assert starts == sorted(starts, reverse=True)
-    assert [told[:2] for told in bench.progress] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
-    assert bench.progress[0][3] > bench.progress[-1][3] == 0
+    assert [(told.done, told.total) for told in bench.progress] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert bench.progress[0].left_s > bench.progress[-1].left_s == 0
     assert summary.written == len(minutes)
 
 

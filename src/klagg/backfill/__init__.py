@@ -9,7 +9,7 @@ from klagg.backfill.differences import Difference, Differences
 from klagg.backfill.files import FileProgress, backfill_files
 from klagg.backfill.rest import backfill, prepare
 from klagg.backfill.sources import find_files
-from klagg.backfill.summary import BackfillSummary, FileSummary, OnRepaired, Progress
+from klagg.backfill.summary import BackfillSummary, FileSummary, OnRepaired, Pace, Progress
 
 __all__ = [
     "BackfillSummary",
@@ -18,6 +18,7 @@ __all__ = [
     "FileProgress",
     "FileSummary",
     "OnRepaired",
+    "Pace",
     "Progress",
     "backfill",
     "backfill_files",

@@ -90,6 +90,7 @@ class _Files:
         self.summary = FileSummary()
         self._store = store
         self._market = market
+        self._at_ms = at_ms
         self._intervals = intervals
         self._wants = wants
         self._progress = progress
@@ -152,6 +153,7 @@ class _Files:
         try:
             with ExitStack() as stack:
                 self._begin(stack)
+                stack.enter_context(self._store.knowing(self._at_ms, publish_new=False))
                 self._store.set_intervals(self._market, self._intervals)
                 for symbol, chunks in taken.items():
                     if chunks:

@@ -15,7 +15,7 @@ import structlog
 
 from klagg.backfill.plan import Day, days
 from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, Stored
-from klagg.backfill.summary import BackfillSummary, OnRepaired, Progress
+from klagg.backfill.summary import BackfillSummary, OnRepaired, Pace, Progress
 from klagg.clock import Clock
 from klagg.errors import RequestRejected, StoreUnavailable
 from klagg.exchange.budget import Purpose
@@ -65,7 +65,7 @@ async def backfill(
     clock: Clock,
     progress: Progress | None = None,
     on_repaired: OnRepaired | None = None,
-    concurrency: int = CONCURRENCY,
+    again: bool = False,
 ) -> BackfillSummary:
     """Fetch the settled minutes of `[start_ms, end_ms)` and fold the longer candles; see the module.
 
@@ -81,7 +81,7 @@ async def backfill(
         clock: for waits.
         progress: told after each day of a symbol, and once before.
         on_repaired: told open candles that were folded anew, as `repair.OnRepaired`.
-        concurrency: requests at a time.
+        again: fetch also what is there already, and compare.
 
     Raises:
         ExchangeError: the exchange cannot be reached; what was fetched stays.
@@ -89,11 +89,13 @@ async def backfill(
 
     """
     start_ms, end_ms = MINUTE.open_at(start_ms), min(MINUTE.open_at(end_ms), MINUTE.open_at(now_ms() - SETTLE_MS))
-    work = _Backfill(
-        rest, store, market, instruments, tuple(intervals), start_ms, end_ms, now_ms, clock, progress, on_repaired
-    )
-    await work.run(concurrency)
-    return work.summary
+    summary = BackfillSummary()
+    kept = tuple(intervals)
+    stored = Stored(store.store, market, kept, start_ms, end_ms, summary, now_ms)
+    work = _Backfill(rest, store, stored, market, instruments, kept, start_ms, end_ms, clock, summary)
+    work.progress, work.on_repaired, work.again = progress, on_repaired, again
+    await work.run()
+    return summary
 
 
 class _Backfill:
@@ -101,36 +103,36 @@ class _Backfill:
         self,
         rest: RestClient,
         store: StoreThread,
+        stored: Stored,
         market: Market,
         instruments: Mapping[int, Instrument],
         intervals: tuple[Interval, ...],
         start_ms: int,
         end_ms: int,
-        now_ms: Callable[[], int],
         clock: Clock,
-        progress: Progress | None,
-        on_repaired: OnRepaired | None,
+        summary: BackfillSummary,
     ) -> None:
-        self.summary = BackfillSummary()
+        self.progress: Progress | None = None
+        self.on_repaired: OnRepaired | None = None
+        self.again = False
+        self.summary = summary
         self._rest = rest
         self._thread = store
         self._market = market
         self._instruments = instruments
         self._intervals = intervals
         self._start_ms, self._end_ms = start_ms, end_ms
-        self._stored = Stored(store.store, market, intervals, start_ms, end_ms, self.summary)
-        self._now_ms = now_ms
+        self._stored = stored
         self._clock = clock
-        self._progress = progress
-        self._on_repaired = on_repaired
         self._refused: set[int] = set()
         self._days: deque[Day] = deque()
         self._left: Counter[int] = Counter()
         self._total = 0
-        self._weight = 0
+        self._present: dict[int, set[int]] = {}
+        """Of symbols that have no minutes on some day: the days that they have any on."""
         self._started_ns = clock.monotonic_ns()
 
-    async def run(self, concurrency: int) -> None:
+    async def run(self) -> None:
         """All days of all instruments, newest first; each instrument is finished when its last day is done."""
         if self._end_ms <= self._start_ms:
             return
@@ -138,8 +140,9 @@ class _Backfill:
         self._left.update(day.instrument_id for day in self._days)
         self._total = len(self._days)
         self._tell_progress()
-        results = await asyncio.gather(*(self._work() for _ in range(concurrency)), return_exceptions=True)
+        results = await asyncio.gather(*(self._work() for _ in range(CONCURRENCY)), return_exceptions=True)
         self.summary.refused_symbols = tuple(sorted(self._instruments[number].symbol for number in self._refused))
+        self.summary.seconds = self._elapsed_s()
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -150,8 +153,7 @@ class _Backfill:
             try:
                 if day.instrument_id not in self._refused:
                     await self._one_day(day)
-                self._left[day.instrument_id] -= 1
-                if self._left[day.instrument_id] == 0 and day.instrument_id not in self._refused:
+                if self._left[day.instrument_id] == 1 and day.instrument_id not in self._refused:
                     await self._finish(day.instrument_id)
             except RequestRejected as error:
                 # A symbol that the exchange refuses is quarantined alone.
@@ -161,24 +163,40 @@ class _Backfill:
             except BaseException:
                 self._days.clear()
                 raise
+            finally:
+                self._left[day.instrument_id] -= 1
             self._tell_progress()
 
     async def _one_day(self, day: Day) -> None:
-        missing = await self._call(self._stored.missing, day)
+        number = day.instrument_id
+        if day.start_ms - day.start_ms % DAY_MS not in self._present.get(
+            number, {day.start_ms - day.start_ms % DAY_MS}
+        ):
+            return
+        missing = (day.start_ms, day.end_ms) if self.again else await self._call(self._stored.missing, day)
         if missing is None:
             self.summary.skipped_days += 1
             await self._call(self._stored.fold_lacking, day)
             return
         start_ms, end_ms = missing
         self.summary.requested_days += 1
-        rows = await self._klines(day.instrument_id, MINUTE, start_ms, end_ms)
-        await self._call(self._stored.bring, day.instrument_id, rows, start_ms, end_ms)
+        rows = await self._klines(number, MINUTE, start_ms, end_ms)
+        await self._call(self._stored.bring, self._instruments[number], number, rows, start_ms, end_ms)
+        if len(rows) == 0 and end_ms - start_ms == DAY_MS and number not in self._present:
+            await self._find_days(number, day.start_ms)
         if (start_ms, end_ms) != (day.start_ms, day.end_ms):
             await self._call(self._stored.fold_lacking, day)
 
+    async def _find_days(self, number: int, before_ms: int) -> None:
+        """A whole day without minutes is before the listing, or there was none: a row a day tells where any are."""
+        self._present[number] = set(range(before_ms, self._end_ms, DAY_MS))
+        first_ms = self._start_ms - self._start_ms % DAY_MS
+        rows = await self._klines(number, BY_NAME["1d"], first_ms, before_ms) if first_ms < before_ms else no_candles()
+        self._present[number].update(rows["open_ms"].tolist())
+
     async def _klines(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Candles:
         instrument = self._instruments[instrument_id]
-        self._weight += weight_of(self._market, count_opens(interval, start_ms, end_ms))
+        self.summary.weight += weight_of(self._market, count_opens(interval, start_ms, end_ms))
         rows = await self._rest.klines(
             instrument.symbol,
             interval,
@@ -188,6 +206,7 @@ class _Backfill:
             qty_scale=instrument.qty_scale,
             purpose=Purpose.BACKFILL,
         )
+        self.summary.fetched += len(rows)
         settled: Candles = rows[rows["flags"] & Flag.VERIFIED != 0]
         return settled
 
@@ -202,17 +221,19 @@ class _Backfill:
         first_ms = await self._call(self._stored.first_minute, instrument_id)
         for interval in self._intervals[1:]:
             open_ms = interval.open_at(first_ms)
-            if open_ms < first_ms and interval.next_open(open_ms) <= limit_ms:
+            if open_ms >= first_ms or interval.next_open(open_ms) > limit_ms:
+                continue
+            if self.again or await self._call(self._stored.lacks, instrument_id, interval, open_ms):
                 own = await self._klines(instrument_id, interval, open_ms, open_ms + 1)
                 await self._call(self._stored.write, instrument_id, own)
         running = [open_ms for open_ms in opened if any(i.open_at(limit_ms) == open_ms for i in self._intervals)]
         if running and closed_upto_ms is not None:
             pieces = await self._pieces(instrument_id, min(running))
         refolded = await self._call(self._stored.fold_open, self._instruments[instrument_id], instrument_id, pieces)
-        if self._on_repaired is not None:
+        if self.on_repaired is not None:
             nothing = np.zeros(0, np.int64)
             for upto_ms, ids, bases in refolded.by_upto():
-                await self._on_repaired(nothing, no_candles(), ids, bases, upto_ms)
+                await self.on_repaired(nothing, no_candles(), ids, bases, upto_ms)
 
     async def _pieces(self, instrument_id: int, from_ms: int) -> Candles:
         """The exchange's closed candles that tile `[from_ms, start)`: days, then hours, then minutes."""
@@ -223,32 +244,34 @@ class _Backfill:
                 rows = await self._klines(instrument_id, interval, from_ms, to_ms)
                 found.append(rows)
                 if interval in self._intervals:
-                    await self._call(self._stored.bring, instrument_id, rows, from_ms, to_ms)
+                    await self._call(
+                        self._stored.bring, self._instruments[instrument_id], instrument_id, rows, from_ms, to_ms
+                    )
                 from_ms = to_ms
         return np.concatenate(found) if found else no_candles()
 
     async def _call(self, fn: Callable[..., Returned], *args: object) -> Returned:
-        """A call of the store, repeated while the database is busy; what it writes is known now, and new candles are no news."""
+        """A call of the store, repeated while the database is busy."""
         for _ in range(STORE_ATTEMPTS):
             try:
-                return await self._thread.call(self._as_history, self._now_ms(), fn, *args)
+                return await self._thread.call(fn, *args)
             except StoreUnavailable as error:
                 log.warning("backfill.store_busy", reason=str(error))
                 await self._clock.sleep(STORE_RETRY_S)
-        return await self._thread.call(self._as_history, self._now_ms(), fn, *args)
+        return await self._thread.call(fn, *args)
 
-    def _as_history(self, at_ms: int, fn: Callable[..., Returned], *args: object) -> Returned:
-        with self._thread.store.knowing(at_ms, publish_new=False):
-            return fn(*args)
+    def _elapsed_s(self) -> float:
+        return (self._clock.monotonic_ns() - self._started_ns) / 1e9
 
     def _tell_progress(self) -> None:
-        if self._progress is None:
+        if self.progress is None:
             return
         left = sum(self._left.values())
         done = self._total - left
-        rate = float(self._rest.budget.rate(Purpose.BACKFILL))
-        day_weight = weight_of(self._market, DAY_MS // MINUTE_MS)
-        per_day = self._weight / max(self.summary.requested_days, 1) if self._weight else day_weight
-        minutes = (self._clock.monotonic_ns() - self._started_ns) / 60e9
-        measured = minutes / done * left if done else 0.0
-        self._progress(done, self._total, rate, max(left * per_day / rate, measured) * 60)
+        allowed = self._rest.budget.rate(Purpose.BACKFILL)
+        weight, days_asked = self.summary.weight, self.summary.requested_days
+        per_day = weight / days_asked if weight and days_asked else weight_of(self._market, DAY_MS // MINUTE_MS)
+        elapsed_s = self._elapsed_s()
+        left_s = max(left * per_day / allowed * 60, elapsed_s / done * left if done else 0.0)
+        rates = (self.summary.fetched / elapsed_s, weight / elapsed_s * 60) if elapsed_s else (0.0, 0.0)
+        self.progress(Pace(done, self._total, self.summary.fetched, *rates, allowed, left_s))

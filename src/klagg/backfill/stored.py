@@ -1,17 +1,19 @@
 """What a backfill does with the database; every function here runs in the store's thread."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 
+from klagg.backfill.differences import matched
 from klagg.backfill.gaps import find_gaps
 from klagg.backfill.plan import Day
 from klagg.backfill.summary import BackfillSummary
-from klagg.interval import MINUTE, MINUTE_MS, Interval
+from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Instrument, Market, Origin
 from klagg.refold import Refolded, Span, refold
-from klagg.store import SqliteStore
+from klagg.store import SqliteStore, WriteResult
 
 STORE_RETRY_S: Final = 1.0
 STORE_ATTEMPTS: Final = 60
@@ -29,6 +31,7 @@ class Stored:
         start_ms: int,
         end_ms: int,
         summary: BackfillSummary,
+        now_ms: Callable[[], int],
     ) -> None:
         self._store = store
         self._market = market
@@ -36,6 +39,7 @@ class Stored:
         self._start_ms = start_ms
         self._end_ms = end_ms
         self._summary = summary
+        self._now_ms = now_ms
 
     def closed_upto_ms(self) -> int | None:
         """Up to where a service has closed the market's minutes; None where none ever ran."""
@@ -53,13 +57,40 @@ class Stored:
         missing = np.setdiff1d(np.arange(day.start_ms, day.end_ms, MINUTE_MS), rows["open_ms"][final])
         return (int(missing[0]), int(missing[-1]) + MINUTE_MS) if len(missing) else None
 
-    def bring(self, instrument_id: int, rows: Candles, start_ms: int, end_ms: int) -> None:
-        """Write what was fetched and fold its parents, one transaction."""
-        with self._store.transaction():
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What is known from now on; candles never stored before are history and no news."""
+        with self._store.transaction(), self._store.knowing(self._now_ms(), publish_new=False):
+            yield
+
+    def lacks(self, instrument_id: int, interval: Interval, open_ms: int) -> bool:
+        """Whether this candle is not there, or not verified."""
+        rows = self._store.read(instrument_id, interval, open_ms, open_ms + 1)
+        return len(rows) == 0 or not rows["flags"][0] & Flag.VERIFIED
+
+    def bring(self, instrument: Instrument, instrument_id: int, rows: Candles, start_ms: int, end_ms: int) -> None:
+        """Write the minutes (or longer candles) that the exchange has in `[start_ms, end_ms)`, and fold their parents."""
+        if len(rows) == 0:
+            return
+        interval = INTERVALS[int(rows["interval"][0])]
+        with self._transaction():
+            stored = self._store.read(instrument_id, interval, start_ms, end_ms)
+            ours, theirs = matched(stored, rows)
+            self._summary.differences.note(self._market, instrument.symbol, stored[ours], rows[theirs], "rest")
             self.write(instrument_id, rows)
+            # Where it has later ones, it has no kline for what it left out: what klagg made for that time is final.
+            lacking = ~np.isin(stored["open_ms"], rows["open_ms"]) & (stored["open_ms"] < rows["open_ms"][-1])
+            lacking &= (stored["flags"] & Flag.VERIFIED == 0) & (stored["origin"] != Origin.UNMATCHED)
+            if lacking.any():
+                final = stored[lacking]
+                final["origin"] = Origin.UNMATCHED
+                self._summary.unmatched += int(self._put(instrument_id, final).accepted.sum())
             span = Span(instrument_id, start_ms, end_ms)
             refolded = refold(self._store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
         self._summary.folded += len(refolded.candles)
+
+    def _put(self, instrument_id: int, rows: Candles) -> WriteResult:
+        return self._store.write(np.full(len(rows), instrument_id, np.int64), rows)
 
     def fold_lacking(self, day: Day) -> None:
         """Fold the longer candles of a day whose minutes are all there, where some are not (an interval kept since)."""
@@ -68,13 +99,15 @@ class Stored:
         if not lacks_parents(self._store, day.instrument_id, self._intervals, day.start_ms, day.end_ms, limit_ms):
             return
         span = Span(day.instrument_id, day.start_ms, day.end_ms)
-        refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
+        with self._transaction():
+            refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
         self._summary.folded += len(refolded.candles)
 
     def write(self, instrument_id: int, rows: Candles) -> None:
         """Write candles of the exchange, under the store's guard."""
         if len(rows):
-            result = self._store.write(np.full(len(rows), instrument_id, np.int64), rows)
+            with self._transaction():
+                result = self._put(instrument_id, rows)
             self._summary.written += int(result.accepted.sum())
             self._summary.changed += int(result.changed.sum())
 
@@ -84,8 +117,8 @@ class Stored:
         gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms)
         if len(gaps) == 0:
             return
-        with store.transaction():
-            store.write(np.full(len(gaps), instrument_id, np.int64), gaps)
+        with self._transaction():
+            self._put(instrument_id, gaps)
             span = Span(instrument_id, int(gaps["open_ms"][0]), int(gaps["open_ms"][-1]) + MINUTE_MS)
             refold(store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
         self._summary.unmatched += len(gaps)

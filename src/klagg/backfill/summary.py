@@ -2,27 +2,60 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from klagg.backfill.differences import Differences
 from klagg.model import Candles, Ints
 
-Progress = Callable[[int, int, float, float], None]
-"""Told (done, total, weight per minute, seconds left) in days of symbols."""
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How far a backfill is: days of symbols done of all, candles fetched, rates so far (0 at first), and seconds left."""
+
+    done: int
+    total: int
+    candles: int
+    candles_per_s: float
+    weight_per_min: float
+    allowed_per_min: int
+    """The weight that a backfill may use in a minute."""
+    left_s: float
+
+
+Progress = Callable[[Pace], None]
+"""Told after each day of a symbol, and once before."""
 OnRepaired = Callable[[Ints, Candles, Ints, Candles, int], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class BackfillSummary:
-    """What a backfill did: candles by whether they were new or equal, minutes the exchange lacks, symbols it refused."""
+    """What a backfill did.
 
+    `fetched` candles came from the exchange; `written` are those that are new or were confirmed, `changed` those whose
+    numbers it put right; `unmatched` minutes it does not have; days of symbols `requested`, or there already (`skipped`);
+    `weight` spent on klines.
+    """
+
+    fetched: int = 0
     written: int = 0
     changed: int = 0
     folded: int = 0
     unmatched: int = 0
     skipped_days: int = 0
     requested_days: int = 0
+    weight: int = 0
+    seconds: float = 0.0
     refused_symbols: tuple[str, ...] = ()
+    differences: Differences = field(default_factory=Differences)
+
+    def report(self) -> dict[str, object]:
+        """All of it, as JSON has it."""
+        return _plain(self) | {
+            "refused_symbols": list(self.refused_symbols),
+            "candles_per_s": round(self.fetched / self.seconds) if self.seconds else 0,
+            "weight_per_min": round(self.weight / self.seconds * 60) if self.seconds else 0,
+            "differences": self.differences.report(),
+        }
 
 
 @dataclass(slots=True)
@@ -53,6 +86,10 @@ class FileSummary:
 
     def report(self) -> dict[str, object]:
         """All of it, as JSON has it."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if isinstance(getattr(self, name), int | float)}
         tallies = {"tally": dict(self.tally), "passed_over": dict(self.passed_over)}
-        return {**plain, **tallies, "differences": self.differences.report()}
+        return _plain(self) | tallies | {"differences": self.differences.report()}
+
+
+def _plain(summary: BackfillSummary | FileSummary) -> dict[str, object]:
+    values = {one.name: getattr(summary, one.name) for one in fields(summary)}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}

@@ -1,7 +1,7 @@
 """`klagg backfill`."""
 
 import json
-from dataclasses import asdict
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,16 +14,17 @@ from klagg.cli.options import (
     RestUrl,
     Start,
     Symbols,
+    flag,
     host_now_ms,
     list_option,
     load_settings,
     market_flag,
 )
-from klagg.cli.progress import progress_bar
+from klagg.cli.progress import ProgressLines, progress_bar
 from klagg.errors import UsageError
 
 if TYPE_CHECKING:
-    from klagg.backfill import BackfillSummary, Differences, FileSummary
+    from klagg.backfill import BackfillSummary, Differences, FileSummary, Pace
     from klagg.config import Settings
 
 PRINTED_DIFFERENCES: Final = 20
@@ -43,6 +44,7 @@ def backfill(
             "[default: rest]",
         ),
     ] = None,
+    again: Annotated[bool, flag("--again", help="Fetch also what is there already, and report what differs.")] = False,
     rest_url: RestUrl = None,
     json_: AsJson = False,
     market: Market1 = None,
@@ -56,31 +58,41 @@ def backfill(
         common, usual_level="error", market=market_flag(market), symbols=symbols, intervals=intervals, rest_url=rest_url
     )
     if from_ is None or from_ == ["rest"]:
-        return _by_rest(settings, start or f"-{settings.history}", end, as_json=json_)
+        return _by_rest(settings, start or f"-{settings.history}", end, again=again, as_json=json_)
+    if again:
+        raise UsageError("--again is for --from rest: files are always compared with what is there")
     return _from_files(settings, from_, start, end, as_json=json_)
 
 
-def _by_rest(settings: "Settings", start: str, end: str | None, *, as_json: bool) -> int:
+def _by_rest(settings: "Settings", start: str, end: str | None, *, again: bool, as_json: bool) -> int:
     from klagg.config import parse_range_ms
     from klagg.service.history import backfill_by_rest
 
     parse_range_ms(start, end, host_now_ms())  # what is no time is said before anything is connected
     with progress_bar("history (days of symbols)") as tell:
+        lines = ProgressLines(settings.log_level)
 
-        def progress(done: int, total: int, weight_per_min: float, left_s: float) -> None:
+        def progress(pace: "Pace") -> None:
             if tell is not None:
-                tell(done, total, f"about {left_s / 60:.0f} min at {weight_per_min:.0f} weight/min")
+                rates = f"{pace.candles_per_s:,.0f} candles/s, {pace.weight_per_min:,.0f} weight/min"
+                tell(pace.done, pace.total, f"{rates}, about {pace.left_s / 60:.0f} min left")
+            else:
+                lines.tell(pace.done, pace.total, pace.candles_per_s, pace.weight_per_min, pace.left_s)
 
-        summary: BackfillSummary = backfill_by_rest(settings, start, end, progress)
+        summary: BackfillSummary = backfill_by_rest(settings, start, end, progress, again=again)
     if as_json:
-        print(json.dumps(asdict(summary)))
-        return 0
+        print(json.dumps(summary.report()))
+        return 1 if summary.refused_symbols else 0
+    report = summary.report()
+    print(f"candles fetched     {summary.fetched:,} in {summary.seconds:.1f} s ({report['candles_per_s']:,} a second)")
+    print(f"weight              {summary.weight:,} ({report['weight_per_min']:,} a minute)")
     print(f"candles written     {summary.written:,} ({summary.changed:,} changed what was there)")
     print(f"candles folded      {summary.folded:,}")
     print(f"unmatched minutes   {summary.unmatched:,}")
     print(f"days of symbols     {summary.requested_days:,} fetched, {summary.skipped_days:,} were there already")
     if summary.refused_symbols:
         print(f"refused symbols     {', '.join(summary.refused_symbols)}")
+    _print_differences(summary.differences)
     return 1 if summary.refused_symbols else 0
 
 
@@ -91,11 +103,17 @@ def _from_files(settings: "Settings", names: list[str], start: str | None, end: 
     from klagg.service.history import backfill_from_files
 
     files = find_files(names)
+    started = time.perf_counter()
     with progress_bar("files") as tell:
+        lines = ProgressLines(settings.log_level)
 
         def progress(done: int, total: int, so_far: "FileSummary") -> None:
+            spent_s = time.perf_counter() - started
+            rate = (so_far.rows + so_far.trades) / spent_s
             if tell is not None:
-                tell(done, total, f"{so_far.written:,} candles written")
+                tell(done, total, f"{so_far.written:,} candles written, {rate:,.0f} rows/s")
+            else:
+                lines.tell(done, total, rate, 0, spent_s / done * (total - done))
 
         summary = backfill_from_files(settings, files, host_now_ms(), progress)
     if as_json:

@@ -1,33 +1,39 @@
 """`klagg backfill`: the exchange's history into a database, with or without a service beside it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from klagg.backfill import BackfillSummary, FileProgress, FileSummary, Progress, backfill, backfill_files, prepare
 from klagg.clock import Calibrator, Clock, ExchangeClock, ScaledClock, SystemClock
-from klagg.config import Settings, parse_range_ms
+from klagg.config import Settings, SymbolFilter, parse_range_ms
+from klagg.errors import RequestRejected, UsageError
 from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.rest import RestClient
-from klagg.model import Market, Status
+from klagg.interval import BY_NAME
+from klagg.model import Instrument, Market, Status
 from klagg.store import filling, open_store
 from klagg.store.thread import StoreThread
 
 
 def backfill_by_rest(
-    settings: Settings, start: str, end: str | None, progress: Progress | None = None
+    settings: Settings, start: str, end: str | None, progress: Progress | None = None, *, again: bool = False
 ) -> BackfillSummary:
     """Fetch the settled history of `[start, end)`, as people write times, counted from the exchange's time.
+
+    `again`: also what is there already, to compare it.
 
     Raises:
         KlaggError: what stood in the way, in one line; what was fetched stays.
 
     """
-    return asyncio.run(_by_rest(settings, start, end, progress))
+    return asyncio.run(_by_rest(settings, start, end, progress, again=again))
 
 
-async def _by_rest(settings: Settings, start: str, end: str | None, progress: Progress | None) -> BackfillSummary:
+async def _by_rest(
+    settings: Settings, start: str, end: str | None, progress: Progress | None, *, again: bool
+) -> BackfillSummary:
     market = settings.one_market
     clock: Clock = SystemClock() if settings.clock_speed == 1 else ScaledClock(settings.clock_speed)
     exchange_clock = ExchangeClock(clock)
@@ -45,8 +51,12 @@ async def _by_rest(settings: Settings, start: str, end: str | None, progress: Pr
         now_ms = exchange_clock.now_ms()
         start_ms, end_ms = parse_range_ms(start, end, now_ms)
         assert start_ms is not None
+        if start_ms >= now_ms:
+            raise UsageError(f"--start {start} is in the future: name a time before now")
         listed = [one for one in await rest.instruments() if one.status is not Status.PENDING]
-        names = set(settings.symbol_filter(market).resolve(one.symbol for one in listed))
+        wanted = settings.symbol_filter(market)
+        listed += await _delisted(rest, wanted, {one.symbol for one in listed})
+        names = set(wanted.resolve(one.symbol for one in listed))
         # Opened last: a wrong symbol or an exchange out of reach leaves no file behind.
         store = StoreThread(open_store(settings.db, mode="create"))
         try:
@@ -65,12 +75,29 @@ async def _by_rest(settings: Settings, start: str, end: str | None, progress: Pr
                     now_ms=exchange_clock.now_ms,
                     clock=clock,
                     progress=progress,
+                    again=again,
                 )
             finally:
                 keeping.cancel()
                 await asyncio.gather(keeping, return_exceptions=True)
         finally:
             await store.close()
+
+
+async def _delisted(rest: RestClient, wanted: SymbolFilter, listed: Collection[str]) -> list[Instrument]:
+    """Symbols named in full that are listed no more: the exchange may still have their klines, and is asked for one."""
+    found = []
+    for symbol in wanted.patterns:
+        if not wanted.wants_all and symbol not in listed and not set(symbol) & set("*?["):
+            try:
+                rows = await rest.klines(symbol, BY_NAME["1d"], start_ms=0, end_ms=1 << 42, price_scale=0, qty_scale=0)
+            except RequestRejected:
+                continue
+            if len(rows):
+                scales = int(rows["price_scale"].max()), int(rows["qty_scale"].max())
+                first_ms = int(rows["open_ms"][0])
+                found.append(Instrument(wanted.market, symbol, Status.RETIRED, *scales, listed_ms=first_ms))
+    return found
 
 
 def backfill_from_files(

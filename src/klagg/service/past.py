@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from klagg.backfill import OnRepaired, Progress, backfill
+from klagg.backfill import OnRepaired, Pace, Progress, backfill
 from klagg.clock import Clock
 from klagg.errors import ExchangeError, StoreUnavailable
 from klagg.exchange.klines import SETTLE_MS
@@ -106,12 +106,12 @@ class Past:
             else:
                 return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]
 
-    def _tell(self, done: int, total: int, weight_per_min: float, eta_s: float) -> None:
+    def _tell(self, pace: Pace) -> None:
         if self.progress is None:
-            minutes = max(eta_s / 60, 0.1)
+            minutes = max(pace.left_s / 60, 0.1)
             log.info(
                 "history.started",
                 market=self._market.value,
-                text=f"live now; history ready in about {minutes:.1f} min at {weight_per_min:.0f} weight/min",
+                text=f"live now; history ready in about {minutes:.1f} min at {pace.allowed_per_min} weight/min",
             )
-        self.progress = (done, total, eta_s)
+        self.progress = (pace.done, pace.total, pace.left_s)
