@@ -173,20 +173,50 @@ class Restless:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def read(self, *args: object) -> Candles:
+    def read(self, *args: object, **options: object) -> Candles:
         self._reads += 1
-        changed = self._store.read(*args)  # type: ignore[arg-type]
+        changed = self._store.read(*args, **options)  # type: ignore[arg-type]
         changed["trades"] = self._reads
         return changed
 
-    def revisions(self, *args: object) -> Ints:
-        return self._store.revisions(*args)  # type: ignore[arg-type]
+    def revisions(self, *args: object, **options: object) -> Ints:
+        return self._store.revisions(*args, **options)  # type: ignore[arg-type]
 
 
 def test_numbers_and_revisions_are_of_one_state(store: SqliteStore) -> None:
     put(store, candles(1))
     with pytest.raises(StoreUnavailable, match="change while they are read"):
         export(Restless(store), Market.USDM, "BTCUSDT", MINUTE, *EVER, format="csv", full=True, stdout=io.BytesIO())
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet", "arrow"])
+def test_as_of_gives_what_was_known_then(store: SqliteStore, tmp_path: Path, name: str) -> None:
+    t1, t2, t3 = (T0 + hours * 3_600_000 for hours in (1, 2, 3))
+    with store.knowing(t1):
+        put(store, candles(2, origin=Origin.TRADES, flags=Flag.CLOSED))
+    with store.knowing(t2):
+        put(store, candles(3, close=101))
+    with store.knowing(t3):
+        put(store, candles(1, close=102))
+
+    def rows(as_of_ms: int | None) -> list[tuple[Decimal, str, int, int]]:
+        out = tmp_path / f"x.{name}"
+        export(store, Market.USDM, "BTCUSDT", MINUTE, *EVER, format=name, full=True, out=out, as_of_ms=as_of_ms)  # type: ignore[arg-type]
+        if name in {"csv", "jsonl"}:
+            lines = out.read_text().splitlines()
+            found = list(csv.DictReader(lines)) if name == "csv" else [json.loads(line) for line in lines]
+        else:
+            found = (pq.read_table(out) if name == "parquet" else pa.ipc.open_file(out).read_all()).to_pylist()
+        return [(Decimal(row["close"]), row["origin"], int(row["verified"]), int(row["revision"])) for row in found]
+
+    first = (Decimal("1.00"), "trades", 0, 0)
+    second = (Decimal("1.01"), "exchange", 1, 1)
+    assert rows(t1) == [first, first]
+    assert rows(t2 - 1) == [first, first]
+    assert rows(t2) == [second, second, (*second[:3], 0)]
+    assert rows(t3) == rows(None) == [(Decimal("1.02"), "exchange", 1, 2), second, (*second[:3], 0)]
+    with pytest.raises(NoCandles, match=r"were known at 2023-11-15T00:59:59Z: there are some since"):
+        rows(t1 - 1)
 
 
 def test_the_sample_has_every_column_of_a_candle() -> None:

@@ -27,6 +27,10 @@ def export(
     unmatched: Annotated[
         Literal["keep", "drop"], Parameter(help="What becomes of candles that the exchange does not have.")
     ] = "keep",
+    as_of: Annotated[
+        str | None,
+        Parameter(help="Only what was known then, as it was known: a time as --start.", allow_leading_hyphen=True),
+    ] = None,
     out: Annotated[Path | None, Parameter(help="The file to write; csv and jsonl go to stdout without it.")] = None,
     market: Market1 = None,
     common: CommonDb | None = None,
@@ -36,12 +40,13 @@ def export(
     Without --start and --end all of them.
     """
     settings = load_settings(common, usual_level="error", market=market_flag(market))
-    from klagg.config import parse_range_ms, parse_symbol
+    from klagg.config import parse_range_ms, parse_symbol, parse_time_ms
     from klagg.export import export as export_series
     from klagg.interval import parse_interval
     from klagg.store import open_store
 
-    start_ms, end_ms = parse_range_ms(start, end, host_now_ms())
+    now_ms = host_now_ms()
+    start_ms, end_ms = parse_range_ms(start, end, now_ms)
     chosen = settings.one_market
     named = parse_symbol(symbol, chosen)
     if named is None:
@@ -58,6 +63,7 @@ def export(
             full=full,
             out=out,
             unmatched=unmatched,
+            as_of_ms=None if as_of is None else parse_time_ms(as_of, now_ms),
         )
     if out is not None:
         print(f"klagg: {done.rows:,} candles in {out}, {done.unverified:,} of them not verified", file=sys.stderr)

@@ -42,11 +42,20 @@ class CandleSource(Protocol):
         """The intervals a market keeps."""
 
     def read(
-        self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, limit: int | None = None
+        self,
+        instrument_id: int,
+        interval: Interval,
+        start_ms: int,
+        end_ms: int,
+        limit: int | None = None,
+        *,
+        as_of_ms: int | None = None,
     ) -> Candles:
-        """Closed candles that open in `[start_ms, end_ms)`, ascending."""
+        """Closed candles that open in `[start_ms, end_ms)`, ascending, as they are or as they were known at an instant."""
 
-    def revisions(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Ints:
+    def revisions(
+        self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, *, as_of_ms: int | None = None
+    ) -> Ints:
         """The revisions of the same candles."""
 
 
@@ -79,9 +88,10 @@ def export(
     full: bool = False,
     out: Path | None = None,
     unmatched: Unmatched = "keep",
+    as_of_ms: int | None = None,
     stdout: IO[bytes] | None = None,
 ) -> Exported:
-    """Write the closed candles of one series that open in `[start_ms, end_ms)`, oldest first.
+    """Write the closed candles of one series that open in `[start_ms, end_ms)`, oldest first; with `as_of_ms` as then known.
 
     A file appears whole or not at all; one that is there is replaced. Without `out`, csv and jsonl go to the standard
     output (`stdout` in its place).
@@ -100,11 +110,12 @@ def export(
         raise UsageError(f"{format} is not written to the standard output: give --out FILE")
     instrument_id = _instrument_id(store, market, symbol)
     series = Series(market, symbol, interval, full)
+    source = _Source(store, instrument_id, series, as_of_ms)
     tally = _Tally()
-    chunks = _chunks(store, instrument_id, series, (start_ms, end_ms), unmatched == "drop", tally)
+    chunks = _chunks(source, (start_ms, end_ms), unmatched == "drop", tally)
     first = next(chunks, None)
     if first is None:
-        raise NoCandles(_what_there_is(store, instrument_id, series, start_ms, end_ms, tally.dropped))
+        raise NoCandles(_what_there_is(source, start_ms, end_ms, tally.dropped))
     pieces = _again(first, chunks)
     if out is None:
         write_text(stdout or sys.stdout.buffer, pieces, series, format)
@@ -137,13 +148,35 @@ def _instrument_id(store: CandleSource, market: Market, symbol: str) -> int:
     )
 
 
-def _what_there_is(
-    store: CandleSource, instrument_id: int, series: Series, start_ms: int, end_ms: int, dropped: int
-) -> str:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One series of a store, as it is or as it was known at an instant."""
+
+    store: CandleSource
+    instrument_id: int
+    series: Series
+    as_of_ms: int | None
+
+    def read(self, start_ms: int, end_ms: int, limit: int) -> Candles:
+        """The first candles of a range."""
+        interval = self.series.interval
+        return self.store.read(self.instrument_id, interval, start_ms, end_ms, limit, as_of_ms=self.as_of_ms)
+
+    def revisions(self, start_ms: int, end_ms: int) -> Ints:
+        """Their revisions."""
+        return self.store.revisions(self.instrument_id, self.series.interval, start_ms, end_ms, as_of_ms=self.as_of_ms)
+
+
+def _what_there_is(source: _Source, start_ms: int, end_ms: int, dropped: int) -> str:
     """Why nothing was found, for people."""
+    store, instrument_id, series = source.store, source.instrument_id, source.series
     what = f"no {series.interval} candles of {series.symbol} ({series.market})"
     if dropped:
         return f"{what} from {iso(start_ms)} to {iso(end_ms)} but {dropped} that are unmatched"
+    if source.as_of_ms is not None and store.read(instrument_id, series.interval, start_ms, end_ms, 1).size:
+        return (
+            f"{what} from {iso(start_ms)} to {iso(end_ms)} were known at {iso(source.as_of_ms)}: there are some since"
+        )
     if store.read(instrument_id, series.interval, 0, 1 << 62, 1).size:
         return f"{what} from {iso(start_ms)} to {iso(end_ms)}: there are others, choose another --start and --end"
     kept = " ".join(interval.name for interval in store.intervals(series.market)) or "none"
@@ -151,17 +184,12 @@ def _what_there_is(
 
 
 def _chunks(
-    store: CandleSource,
-    instrument_id: int,
-    series: Series,
-    span: tuple[int, int],
-    drop_unmatched: bool,
-    tally: _Tally,
+    source: _Source, span: tuple[int, int], drop_unmatched: bool, tally: _Tally
 ) -> Iterator[tuple[Candles, Ints]]:
     """The candles in pieces, each with its revisions as of one instant."""
     start_ms, end_ms = span
     while True:
-        candles, revisions = _read(store, instrument_id, series, start_ms, end_ms)
+        candles, revisions = _read(source, start_ms, end_ms)
         full = len(candles) == CHUNK_ROWS
         if full:
             start_ms = int(candles["open_ms"][-1]) + 1
@@ -177,16 +205,15 @@ def _chunks(
             return
 
 
-def _read(store: CandleSource, instrument_id: int, series: Series, start_ms: int, end_ms: int) -> tuple[Candles, Ints]:
+def _read(source: _Source, start_ms: int, end_ms: int) -> tuple[Candles, Ints]:
     """One piece. The store reads candles and revisions one after the other: equal before and after is one state."""
-    interval = series.interval
     for _ in range(_READS):
-        candles = store.read(instrument_id, interval, start_ms, end_ms, CHUNK_ROWS)
-        if not (len(candles) and series.full):
+        candles = source.read(start_ms, end_ms, CHUNK_ROWS)
+        if not (len(candles) and source.series.full):
             return candles, np.zeros(len(candles), np.int64)
         upto_ms = int(candles["open_ms"][-1]) + 1
-        before = store.revisions(instrument_id, interval, start_ms, upto_ms)
-        again = store.read(instrument_id, interval, start_ms, end_ms, CHUNK_ROWS)
+        before = source.revisions(start_ms, upto_ms)
+        again = source.read(start_ms, end_ms, CHUNK_ROWS)
         if len(before) == len(candles) == len(again) and bool((candles == again).all()):
             return candles, before
     raise StoreUnavailable(f"the candles from {iso(start_ms)} on change while they are read: export them again later")

@@ -141,22 +141,44 @@ def read(
     start_ms: int,
     end_ms: int,
     limit: int | None,
+    as_of_ms: int | None,
     *,
     descending: bool,
 ) -> Candles:
-    """The closed candles of a series that open in `[start_ms, end_ms)`.
+    """The closed candles of a series that open in `[start_ms, end_ms)`, as they are or as they were known at an instant.
 
     Raises:
         MalformedRow: a scale or an origin that cannot be; naming symbol, interval, open time, column and value.
 
     """
-    candles = read_raw(database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
+    if as_of_ms is None:
+        candles = read_raw(database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
+    else:
+        rows = database.rows(
+            f"{_as_of(READ_COLUMNS)} ORDER BY open_ms {'DESC' if descending else 'ASC'} LIMIT {-1 if limit is None else limit}",
+            (instrument_id * SERIES_INTERVALS + interval.code, start_ms, end_ms, as_of_ms),
+        )
+        candles = candles_of(integers(rows, READ_WIDTH), interval.code, closed=True)
     for name, most in NARROW_LIMITS.items():
         bad = candles[name] > most
         if bad.any():
             open_ms = int(candles["open_ms"][int(np.argmax(bad))])
             _refuse(database, instrument_id * SERIES_INTERVALS + interval.code, open_ms, name)
     return candles
+
+
+def _as_of(columns: str) -> str:
+    """SQL: the states of a series' candles at an instant; parameters: series, start, end, instant.
+
+    Each state holds from when it became known until it was superseded, so of each candle there is one, or none yet.
+    """
+    verified = "verified_ms BETWEEN 1 AND ?4"
+    columns = ", ".join(f"{verified} AS verified" if name == "verified" else name for name in columns.split(", "))
+    within = "series = ?1 AND open_ms >= ?2 AND open_ms < ?3 AND known_ms <= ?4"
+    return (
+        f"SELECT {columns} FROM candle WHERE {within} "
+        f"UNION ALL SELECT {columns} FROM candle_was WHERE {within} AND until_ms > ?4"
+    )
 
 
 def _refuse(database: Database, series: int, open_ms: int, column: str) -> NoReturn:
@@ -187,21 +209,32 @@ def read_raw(
     return candles_of(integers(rows, READ_WIDTH), interval.code, closed=True)
 
 
-def revisions(database: Database, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Ints:
-    """The revisions of the candles that `read` gives for the same span, ascending."""
-    rows = database.rows(
-        "SELECT revision FROM candle WHERE series = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
-        (instrument_id * SERIES_INTERVALS + interval.code, start_ms, end_ms),
-    )
-    return integers(rows, 1)[:, 0]
+def revisions(
+    database: Database, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, as_of_ms: int | None
+) -> Ints:
+    """The revisions of the candles that `read` gives for the same span and instant, ascending."""
+    span = (instrument_id * SERIES_INTERVALS + interval.code, start_ms, end_ms)
+    if as_of_ms is None:
+        rows = database.rows(
+            "SELECT revision FROM candle WHERE series = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms", span
+        )
+        return integers(rows, 1)[:, 0]
+    rows = database.rows(f"{_as_of('open_ms, revision')} ORDER BY open_ms", (*span, as_of_ms))
+    return integers(rows, 2)[:, 1]
 
 
 def iter_read(
-    database: Database, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, chunk: int
+    database: Database,
+    instrument_id: int,
+    interval: Interval,
+    start_ms: int,
+    end_ms: int,
+    chunk: int,
+    as_of_ms: int | None,
 ) -> Iterator[Candles]:
     """The same candles, ascending, in pieces of at most `chunk`; no transaction stays open between pieces."""
     while True:
-        piece = read(database, instrument_id, interval, start_ms, end_ms, chunk, descending=False)
+        piece = read(database, instrument_id, interval, start_ms, end_ms, chunk, as_of_ms, descending=False)
         if len(piece):
             yield piece
         if len(piece) < chunk:

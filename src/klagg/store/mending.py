@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from klagg.interval import INTERVALS, Interval
+from klagg.interval import INTERVALS, MINUTE, Interval
 from klagg.model import Market, Origin
 from klagg.store.database import Database
 from klagg.store.schema import SERIES_INTERVALS
@@ -60,6 +60,15 @@ class Miscount:
     tally: int
 
 
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """Shards closed up to a minute that their open snapshots, which are committed with it, contradict."""
+
+    shards: tuple[int, ...]
+    closed_upto_ms: int
+    snapshots_ms: int
+
+
 class Mending:
     """A database's rows as a check sees them, and how they are mended; `SqliteStore.mending` gives it."""
 
@@ -93,6 +102,22 @@ class Mending:
             found.append(Overtaken(instrument_id, INTERVALS[code], open_ms, newest_ms))
         return found
 
+    def boundaries(self, market: Market) -> list[Boundary]:
+        """Shards ahead of every open minute of their market, or behind one of their own, by what they claim."""
+        rows = self._database.all(
+            "WITH snapshot AS (SELECT i.shard AS shard, max(o.open_ms) AS open_ms FROM open_candle o "
+            f"JOIN instrument i ON i.id = o.series / {SERIES_INTERVALS} "
+            f"WHERE i.market = ?1 AND o.series % {SERIES_INTERVALS} = {MINUTE.code} GROUP BY i.shard) "
+            "SELECT s.id, s.closed_upto_ms, (SELECT max(open_ms) FROM snapshot), "
+            "(SELECT open_ms FROM snapshot WHERE shard = s.id) FROM shard s WHERE s.market = ?1 ORDER BY s.id",
+            (market.value,),
+        )
+        wrong: dict[tuple[int, int], list[int]] = {}
+        for shard, closed_upto_ms, newest_ms, own_ms in rows:
+            if newest_ms is not None and (closed_upto_ms > newest_ms or (own_ms or 0) > closed_upto_ms):
+                wrong.setdefault((closed_upto_ms, newest_ms), []).append(shard)
+        return [Boundary(tuple(shards), *times) for times, shards in wrong.items()]
+
     def miscounts(self) -> list[Miscount]:
         """Where the tally differs from what is stored, in one statement, so that a writer cannot come between. Reads every row."""
         rows = self._database.rows(
@@ -115,7 +140,7 @@ class Mending:
         with self._database.transaction():
             _untally(self._database, series, opens)
             changed = self._database.executemany(
-                f"UPDATE candle SET verified = 0, "
+                f"UPDATE candle SET verified = 0, verified_ms = 0, "
                 f"origin = CASE WHEN trades > 0 THEN {Origin.PARTIAL.value} ELSE {Origin.FILLED.value} END "
                 "WHERE series = ? AND open_ms = ?",
                 ((series, open_ms) for open_ms in opens),
@@ -186,7 +211,9 @@ class Mending:
             removed = self._database.execute(f"DELETE FROM {table} WHERE {where}").rowcount
             if removed > 0:
                 yield f"table {table}: {removed} rows {what} removed"
-        marked = self._database.execute("UPDATE candle SET verified = 0 WHERE verified NOT IN (0, 1)").rowcount
+        marked = self._database.execute(
+            "UPDATE candle SET verified = 0, verified_ms = 0 WHERE verified NOT IN (0, 1)"
+        ).rowcount
         if marked > 0:
             yield f"table candle: {marked} rows with a verified that is neither 0 nor 1 are unverified now"
         negative = self._database.execute("UPDATE candle SET revision = 0 WHERE revision < 0").rowcount

@@ -270,8 +270,15 @@ CREATE TABLE request_weight (
   minute INTEGER NOT NULL,
   claimed INTEGER NOT NULL,
   carried INTEGER NOT NULL,
-  banned_until_ms INTEGER NOT NULL,
-  PRIMARY KEY (market, address, process)
+  PRIMARY KEY (market, address, process, minute)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE request_ban (
+  market TEXT NOT NULL,
+  address TEXT NOT NULL,
+  until_ms INTEGER NOT NULL,
+  wait_ms INTEGER NOT NULL,
+  PRIMARY KEY (market, address)
 ) STRICT, WITHOUT ROWID;
 """
 """What was known of an instrument and when, the life of a gap, and the request weight that processes share. Of an older
@@ -283,7 +290,7 @@ _END_OF_CANDLE: Final = f"""(SELECT CASE step_ms
   END FROM interval WHERE code = candle.series % {SERIES_INTERVALS})"""
 WAS: Final = (*KEY, "revision", *VALUES, "verified", "known_ms", "verified_ms")
 """What `candle_was` keeps of a candle, as `candle` had it."""
-# A trigger, so that whoever writes a candle keeps what it was.
+# Triggers, so that whoever writes a candle keeps what it was.
 _HISTORY: Final = f"""
 ALTER TABLE candle ADD COLUMN known_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE candle ADD COLUMN verified_ms INTEGER NOT NULL DEFAULT 0;
@@ -295,8 +302,11 @@ CREATE TABLE candle_was (
   PRIMARY KEY (series, open_ms, revision)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER candle_revised AFTER UPDATE ON candle WHEN NEW.revision > OLD.revision BEGIN
-  INSERT INTO candle_was ({", ".join(WAS)}, until_ms)
+  DELETE FROM candle_was WHERE (series, open_ms, revision) = (OLD.series, OLD.open_ms, OLD.revision); INSERT INTO candle_was
+  ({", ".join(WAS)}, until_ms)
   VALUES ({", ".join(f"OLD.{name}" for name in WAS)}, NEW.known_ms); END;
+CREATE TRIGGER candle_removed AFTER DELETE ON candle BEGIN
+  DELETE FROM candle_was WHERE series = OLD.series AND open_ms = OLD.open_ms; END;
 
 CREATE TABLE event (
   seq INTEGER PRIMARY KEY,

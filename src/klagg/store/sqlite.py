@@ -427,14 +427,21 @@ class SqliteStore:
         limit: int | None = None,
         *,
         descending: bool = False,
+        as_of_ms: int | None = None,
     ) -> Candles:
         """The closed candles of a series that open in `[start_ms, end_ms)`, `slot` 0.
+
+        With `as_of_ms` what was known at that instant: no candle that became known later, each with the numbers and the
+        revision it had, `VERIFIED` where that was known by then. (An origin that rose without a change of the numbers is the
+        one it rose to.)
 
         Raises:
             MalformedRow: a scale or an origin that cannot be.
 
         """
-        return candle_rows.read(self._database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
+        return candle_rows.read(
+            self._database, instrument_id, interval, start_ms, end_ms, limit, as_of_ms, descending=descending
+        )
 
     def read_raw(
         self,
@@ -456,14 +463,23 @@ class SqliteStore:
         return strays.malformed_rows(self._database, self._directory, market)
 
     def iter_read(
-        self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, *, chunk: int = READ_CHUNK
+        self,
+        instrument_id: int,
+        interval: Interval,
+        start_ms: int,
+        end_ms: int,
+        *,
+        chunk: int = READ_CHUNK,
+        as_of_ms: int | None = None,
     ) -> Iterator[Candles]:
-        """The same candles, ascending, in pieces of at most `chunk`."""
-        return candle_rows.iter_read(self._database, instrument_id, interval, start_ms, end_ms, chunk)
+        """The candles that `read` gives, ascending, in pieces of at most `chunk`."""
+        return candle_rows.iter_read(self._database, instrument_id, interval, start_ms, end_ms, chunk, as_of_ms)
 
-    def revisions(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Ints:
-        """The revisions of the candles that `read` gives for the same span."""
-        return candle_rows.revisions(self._database, instrument_id, interval, start_ms, end_ms)
+    def revisions(
+        self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, *, as_of_ms: int | None = None
+    ) -> Ints:
+        """The revisions of the candles that `read` gives for the same span and instant."""
+        return candle_rows.revisions(self._database, instrument_id, interval, start_ms, end_ms, as_of_ms)
 
     def open_candle(self, instrument_id: int, interval: Interval) -> Candles:
         """The open snapshot of a series: one candle, or none."""
