@@ -14,8 +14,8 @@ import structlog
 
 from klagg.clock import Calibrator, Clock, ExchangeClock, Margin, MinuteTicker
 from klagg.config.settings import Settings
-from klagg.errors import ExchangeError, StoreError, StoreUnavailable, UsageError
-from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
+from klagg.errors import ExchangeError, RequestRejected, StoreError, StoreUnavailable, UsageError
+from klagg.exchange.budget import DEFAULT_LIMITS, Purpose, WeightBudget, shares
 from klagg.exchange.discovery import Discovery
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.pacing import ConnectGate
@@ -190,12 +190,13 @@ class MarketService:
         closed = await self._store.call(store.newest_closed, self.market, self.intervals)
         stored = seeds_of_closed(closed.instrument_ids, closed.candles)
         boundary_ms = self.exchange_clock.last_boundary_ms()
+        known = {ids[instrument.symbol]: instrument.symbol for instrument in (*chosen, *left)}
+        stored.update(
+            seeds_of(newest.instrument_ids, newest.candles, newest.last_trade_instrument_ids, newest.last_trades, known)
+        )
         for instrument in left:
             await self._retire(instrument, stored.get(ids[instrument.symbol]), boundary_ms)
         names = {ids[instrument.symbol]: instrument.symbol for instrument in chosen}
-        stored.update(
-            seeds_of(newest.instrument_ids, newest.candles, newest.last_trade_instrument_ids, newest.last_trades, names)
-        )
         # A symbol that had retired begins another life: nothing is made for the time between.
         seeds = {
             names[number]: seed for number, seed in stored.items() if number in names and names[number] not in again
@@ -247,8 +248,12 @@ class MarketService:
             now_ms=lambda: self.now_ms,
             on_repaired=self._take_repaired,
             recent=self.recent,
+            absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
         new = [instrument for instrument in chosen if instrument.symbol not in seeds]
+        if self._closed_before_ms(claim):
+            # Listed since the last run: what passed since then is theirs too.
+            self.listings.newcomers.update({ids[instrument.symbol]: boundary_ms for instrument in new})
         seeds.update(await seeds_by_rest(self.rest, new, boundary_ms, self.recent))
         for instrument in chosen:
             if instrument.symbol in seeds:
@@ -263,21 +268,47 @@ class MarketService:
             unpriced=len(self.listings.waiting),
         )
 
-    async def _retire(self, instrument: Instrument, stored: Seed | None, boundary_ms: int) -> None:
-        """A symbol has left while nobody looked: its candles go on to its delivery, on spot to what is stored.
+    @staticmethod
+    def _closed_before_ms(claim: Claim) -> int:
+        """Up to where an earlier run has closed; 0 where there was none."""
+        return int(claim.closed_upto.max())
 
-        Where a contract was settled early nobody says when: until now, as the exchange itself goes on making candles of it.
+    async def _retire(self, instrument: Instrument, stored: Seed | None, boundary_ms: int) -> None:
+        """A symbol has left while nobody looked: its candles go on to its end, as far as that can be known.
+
+        A contract ends at its delivery; where it was settled early nobody says when: until now, as the exchange itself
+        goes on making candles of it. On spot the exchange's last candle tells.
         """
         symbol = instrument.symbol
         since_ms = boundary_ms if stored is None else stored.boundary_ms
         delivery_ms = MINUTE.open_at(int(instrument.extra.get("delivery_ms", 0)))
-        end_ms = since_ms if self.market is Market.SPOT else boundary_ms
         if since_ms < delivery_ms < boundary_ms:
             end_ms = delivery_ms
+        elif self.market is Market.SPOT:
+            end_ms = await self._last_candle_end(instrument, since_ms, boundary_ms)
+        else:
+            end_ms = boundary_ms
         await self._store.call(self._store.store.put_instruments, [instrument], end_ms)
         log.info("symbol.retired", market=self.market.value, symbol=symbol, last_tick_ms=end_ms)
         if since_ms < end_ms:
             self._left_until[symbol] = since_ms, end_ms
+
+    async def _last_candle_end(self, instrument: Instrument, since_ms: int, boundary_ms: int) -> int:
+        """The end of the last minute that the exchange has of a symbol that left; `since_ms` where it tells of none."""
+        try:
+            rows = await self.rest.klines(
+                instrument.symbol,
+                MINUTE,
+                start_ms=since_ms,
+                end_ms=boundary_ms,
+                price_scale=instrument.price_scale,
+                qty_scale=instrument.qty_scale,
+                purpose=Purpose.LIVE,
+            )
+        except RequestRejected as error:
+            self.recent.note("symbol.refused", f"{instrument.symbol}: {error}")
+            return since_ms
+        return int(rows[-1]["open_ms"]) + MINUTE_MS if len(rows) else since_ms
 
     def _hire(self, number: int, claim: Claim) -> None:
         """A worker for every n-th virtual shard, with its own streams."""

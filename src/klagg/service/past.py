@@ -22,7 +22,8 @@ RETRY_S: Final = 5.0
 REFUSED_RETRY_MS: Final = 300_000
 """The exchange refuses the klines of a listing's first hour: they are asked for again this much later."""
 LEAST_HISTORY_MS: Final = HOUR_MS
-"""Fetched even of a newcomer without `--history`: what passed between its listing and its discovery."""
+"""Fetched even of a newcomer without `--history`: what passed between its listing and its discovery (or, where nobody looked
+for longer than this, all of that absence)."""
 
 
 class Past:
@@ -41,6 +42,7 @@ class Past:
         now_ms: Callable[[], int],
         on_repaired: OnRepaired,
         recent: Recent,
+        absent_ms: int = 0,
     ) -> None:
         self.ready = False
         """Whether the configured depth is there, but for refused symbols."""
@@ -56,6 +58,7 @@ class Past:
         self._now_ms = now_ms
         self._on_repaired = on_repaired
         self._recent = recent
+        self._least_ms = max(LEAST_HISTORY_MS, absent_ms)
 
     async def run(self, end_ms: int) -> None:
         """Fetch all symbols up to `end_ms`, then each newcomer up to where it began; until cancelled."""
@@ -82,7 +85,7 @@ class Past:
         self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
     ) -> list[int]:
         """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
-        start_ms = end_ms - max(self._history_ms, LEAST_HISTORY_MS)
+        start_ms = end_ms - max(self._history_ms, self._least_ms)
         while self._now_ms() < end_ms + SETTLE_MS:
             await self._clock.sleep(SETTLE_MS / 4_000)
         while True:
