@@ -19,10 +19,10 @@ from klagg.archive import KlineReader, TradeReader
 from klagg.backfill.differences import at_one_scale, matched, same_numbers
 from klagg.backfill.gaps import find_gaps
 from klagg.backfill.sources import Sources, open_sources, verify_checksum
-from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, lacks_parents
+from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, fold_missing
 from klagg.backfill.summary import FileSummary
 from klagg.errors import StoreUnavailable
-from klagg.interval import INTERVALS, MINUTE, Interval
+from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Market, Origin
 from klagg.refold import Span, refold
 from klagg.replay.known import Known
@@ -180,13 +180,13 @@ class _Files:
         start_ms = int(candles["open_ms"].min())
         last = candles[int(np.argmax(candles["open_ms"]))]
         end_ms = INTERVALS[int(last["interval"])].next_open(int(last["open_ms"]))
-        if (candles["interval"] == MINUTE.code).any():
+        minutes = candles["open_ms"][candles["interval"] == MINUTE.code]
+        if len(minutes) and (np.diff(minutes) != MINUTE_MS).any():
             gaps = find_gaps(self._store, number, start_ms, end_ms, Origin.FILLED)
             self.summary.filled += len(gaps)
             news.append(gaps)
         rows = np.concatenate(news)
         closed_upto_ms = self._store.closed_upto(self._market)
-        limit_ms = end_ms if closed_upto_ms is None else min(end_ms, closed_upto_ms)
         if len(rows):
             accepted = self._store.write(np.full(len(rows), number, np.int64), rows).accepted
             self.summary.written += int(accepted.sum())
@@ -195,11 +195,12 @@ class _Files:
                 opens = rows["open_ms"][accepted & (rows["interval"] == code)]
                 spans = self._spans.setdefault((number, code), [])
                 spans.append((int(opens.min()), int(opens.max()) + 1, source))
-        elif not lacks_parents(self._store, number, self._intervals, start_ms, end_ms, limit_ms):
-            return
-        span = Span(number, start_ms, end_ms)
-        refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
-        self.summary.folded += len(refolded.candles)
+            span = Span(number, start_ms, end_ms)
+            refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
+            self.summary.folded += len(refolded.candles)
+        else:
+            # An interval kept since, or a week that other files have completed.
+            self.summary.folded += fold_missing(self._store, number, self._intervals, start_ms, end_ms, closed_upto_ms)
 
     def _news(self, symbol: str, number: int, rows: Candles, source: str) -> Candles:
         """The rows of one series that the database does not hold equal and verified; what differs is noted."""

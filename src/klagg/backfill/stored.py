@@ -10,9 +10,9 @@ from klagg.backfill.differences import matched
 from klagg.backfill.gaps import find_gaps
 from klagg.backfill.plan import Day
 from klagg.backfill.summary import BackfillSummary
-from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
+from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval, fold_source
 from klagg.model import Candles, Flag, Instrument, Market, Origin
-from klagg.refold import Refolded, Span, refold
+from klagg.refold import Refolded, Span, refold, whole
 from klagg.store import SqliteStore, WriteResult
 
 STORE_RETRY_S: Final = 1.0
@@ -95,13 +95,10 @@ class Stored:
     def fold_lacking(self, day: Day) -> None:
         """Fold the longer candles of a day whose minutes are all there, where some are not (an interval kept since)."""
         closed_upto_ms = self.closed_upto_ms()
-        limit_ms = self._end_ms if closed_upto_ms is None else min(self._end_ms, closed_upto_ms)
-        if not lacks_parents(self._store, day.instrument_id, self._intervals, day.start_ms, day.end_ms, limit_ms):
-            return
-        span = Span(day.instrument_id, day.start_ms, day.end_ms)
         with self._transaction():
-            refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
-        self._summary.folded += len(refolded.candles)
+            self._summary.folded += fold_missing(
+                self._store, day.instrument_id, self._intervals, day.start_ms, day.end_ms, closed_upto_ms
+            )
 
     def write(self, instrument_id: int, rows: Candles) -> None:
         """Write candles of the exchange, under the store's guard."""
@@ -135,19 +132,28 @@ class Stored:
         return refold(self._store, [span], self._intervals, self.closed_upto_ms(), extra_pieces={instrument_id: pieces})
 
 
-def lacks_parents(
+def fold_missing(
     store: SqliteStore,
     instrument_id: int,
     intervals: Sequence[Interval],
     start_ms: int,
     end_ms: int,
-    limit_ms: int | None,
-) -> bool:
-    """Whether longer candles that open in `[start_ms, end_ms)` and end by `limit_ms` are not all there."""
+    closed_upto_ms: int | None,
+) -> int:
+    """Fold the longer candles that reach into `[start_ms, end_ms)` and are not there though their children are: how many."""
+    folded = 0
     for interval in intervals[1:]:
         first_ms = max(interval.open_at(start_ms), 0)
-        last_ms = end_ms if limit_ms is None else min(interval.open_at(limit_ms), end_ms)
-        expected = sum(1 for _ in interval.opens(first_ms, last_ms)) if first_ms < last_ms else 0
-        if expected > len(store.revisions(instrument_id, interval, first_ms, last_ms)):
-            return True
-    return False
+        last_ms = end_ms if closed_upto_ms is None else min(interval.open_at(closed_upto_ms), end_ms)
+        opens = np.fromiter(interval.opens(first_ms, last_ms), np.int64)
+        if len(opens) == len(store.revisions(instrument_id, interval, first_ms, last_ms)):
+            continue
+        missing = np.setdiff1d(opens, store.read(instrument_id, interval, first_ms, last_ms)["open_ms"])
+        cuts = np.flatnonzero(np.diff(np.searchsorted(opens, missing)) > 1) + 1
+        for run in np.split(missing, cuts):
+            span = Span(instrument_id, int(run[0]), interval.next_open(int(run[-1])))
+            candles = whole(store, span, interval, fold_source(interval, intervals), closed_upto_ms)
+            if len(candles):
+                accepted = store.write(np.full(len(candles), instrument_id, np.int64), candles).accepted
+                folded += int(accepted.sum())
+    return folded
