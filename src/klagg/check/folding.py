@@ -95,7 +95,8 @@ def fold(children: Candles, minutes: Ints, interval: Interval) -> Folds:
     """Candles at one common scale, ascending, folded into those of a longer interval.
 
     Open and close are those of the first and last child with trades, high and low go over these; where none has any,
-    all four are the last child's close. `minutes` says of how many minutes each child is made.
+    all four are the last child's close. The trade ids are theirs, -1 where they tell none.
+    `minutes` says of how many minutes each child is made.
     """
     if not len(children):
         return Folds(no_candles(), np.zeros(0, np.int64))
@@ -122,6 +123,8 @@ def fold(children: Candles, minutes: Ints, interval: Interval) -> Folds:
     parents["high"] = np.where(any_traded, high, close)
     parents["low"] = np.where(any_traded, low, close)
     parents["close"] = close
+    parents["first_id"] = np.where(any_traded, children["first_id"][first], -1)
+    parents["last_id"] = np.where(any_traded, children["last_id"][last], -1)
     parents["trades"] = np.add.reduceat(children["trades"], starts)
     for name in SUMS:
         lo = children[f"{name}_lo"]

@@ -175,12 +175,21 @@ class Mending:
                 "DELETE FROM open_candle WHERE series = ?", (instrument_id * SERIES_INTERVALS + interval.code,)
             )
 
-    def move_back(self, market: Market, shards: Iterable[int], closed_upto_ms: int) -> int:
-        """Move `closed_upto` of shards back that claim more: how many did."""
+    def put_boundary(self, market: Market, shards: Iterable[int], closed_upto_ms: int) -> int:
+        """Say up to which minute shards are closed, which only a market without an owner may need: how many there were."""
         with self._database.transaction():
             return self._database.executemany(
-                "UPDATE shard SET closed_upto_ms = ?1 WHERE market = ?2 AND id = ?3 AND closed_upto_ms > ?1",
+                "UPDATE shard SET closed_upto_ms = ? WHERE market = ? AND id = ?",
                 ((closed_upto_ms, market.value, shard) for shard in shards),
+            )
+
+    def clear_ids(self, instrument_id: int, interval: Interval, opens: Sequence[int]) -> int:
+        """Say of candles that their trade ids are not known: how many there were."""
+        series = instrument_id * SERIES_INTERVALS + interval.code
+        with self._database.transaction():
+            return self._database.executemany(
+                "UPDATE candle SET first_id = -1, last_id = -1 WHERE series = ? AND open_ms = ?",
+                ((series, open_ms) for open_ms in opens),
             )
 
     def sweep(self) -> Iterator[str]:
