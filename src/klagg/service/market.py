@@ -32,8 +32,8 @@ from klagg.service.prices import seeds_by_rest
 from klagg.service.recent import Recent
 from klagg.service.shard import Seed, ShardCore, seeds_of, seeds_of_closed
 from klagg.service.ticks import Boundary
-from klagg.service.worker import Worker
-from klagg.store import Claim, StoredInstrument
+from klagg.service.worker import Committed, Worker
+from klagg.store import Claim, Commit, CommitResult, StoredInstrument
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -89,6 +89,8 @@ class MarketService:
         self.closed_minutes = 0
         self.unverified = 0
         self.live = asyncio.Event()
+        self.on_commit: list[Committed] = []
+        """Who is told what has just become durable."""
         self._endpoints = endpoints
         self._clock = clock
         self._store = store
@@ -342,6 +344,11 @@ class MarketService:
                 stall_ms=self.settings.loop_watchdog_ms,
             )
         )
+        self.workers[-1].on_commit = self._committed
+
+    def _committed(self, batch: Commit, result: CommitResult) -> None:
+        for tell in self.on_commit:
+            tell(batch, result)
 
     def _stream_settings(self) -> StreamSettings:
         return replace(

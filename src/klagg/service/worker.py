@@ -36,6 +36,7 @@ RETRY_FIRST_S: Final = 0.25
 RETRY_LAST_S: Final = 10.0
 
 CommitCall = Callable[[Commit], Awaitable[CommitResult]]
+Committed = Callable[[Commit, CommitResult], None]
 Refold = Callable[[Ints, Candles, bool], Awaitable[None]]
 
 
@@ -80,6 +81,8 @@ class Worker:
         self._given_up = given_up
         self._recent = recent
         self._stall_ms = stall_ms
+        self.on_commit: Committed | None = None
+        """Who is told what has just become durable."""
         self._dirty = asyncio.Event()
         self._writing = asyncio.Lock()
         self._longer = tuple(interval for interval in core.engine.intervals if interval is not MINUTE)
@@ -294,6 +297,8 @@ class Worker:
         if batch.closed_upto_ms > self.durable_upto_ms:
             self.durable_upto_ms = batch.closed_upto_ms
             self.write_lag_ms = max(now_ms - batch.closed_upto_ms, 0)
+        if self.on_commit is not None:
+            self.on_commit(batch, result)
         log.debug(
             "store.committed",
             worker=self.name,

@@ -1,0 +1,110 @@
+"""uvicorn in the caller's event loop, on a socket that is bound beforehand so that a port in use is one clear line."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import uvicorn
+from litestar.types import ASGIApp
+
+from klagg.errors import KlaggError
+from klagg.serve.gate import Gate
+from klagg.serve.socket import StreamSocket
+
+MAX_REQUESTS: Final = 1_000
+"""Requests and connections at a time beside the WebSockets; more get 503."""
+MAX_HEAD: Final = 16 * 1024
+"""Bytes of a request's line and headers."""
+KEEP_ALIVE_S: Final = 75
+LAST_ANSWERS_S: Final = 2
+"""How long the end waits for answers that are under way."""
+KEEP_TIME_S: Final = 5.0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address.
+
+    Raises:
+        KlaggError: it cannot; says what to do.
+
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, number)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(512)
+            bound.setblocking(False)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        raise KlaggError(
+            f"cannot serve on {host}:{port} ({error.strerror or error}): stop what is using it, choose another address "
+            "with --serve HOST:PORT, or run with --no-serve"
+        ) from None
+    return bound
+
+
+class _Quiet(uvicorn.Server):
+    """Signals are the caller's affair."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class Server:
+    """An application on a listening socket."""
+
+    def __init__(self, app: ASGIApp, gate: Gate, bound: socket.socket) -> None:
+        self._gate = gate
+        self._bound = bound
+
+        def stream_socket(**_: Any) -> StreamSocket:  # noqa: ANN401 - what uvicorn hands to every protocol
+            return StreamSocket(gate)
+
+        self._server = _Quiet(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws=stream_socket,  # type: ignore[arg-type]
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_REQUESTS,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=LAST_ANSWERS_S,
+                h11_max_incomplete_event_size=MAX_HEAD,
+            )
+        )
+
+    @property
+    def address(self) -> str:
+        """Where it can be asked: HOST:PORT."""
+        host, port = self._bound.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def run(self) -> None:
+        """Serve until cancelled, then end in order."""
+        serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
+        keeping = asyncio.create_task(self._keep_time())
+        try:
+            await asyncio.shield(serving)
+        finally:
+            keeping.cancel()
+            self._gate.close()
+            self._server.should_exit = True
+            await serving
+            self._bound.close()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_TIME_S)
+            self._gate.keep_time()

@@ -1,0 +1,169 @@
+"""Closed candles read for serving: connections and threads of their own, so that neither the event loop nor the writer waits."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+import numpy as np
+
+from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MONTH_STEP, Interval
+from klagg.model import Candles, Origin, no_candles
+from klagg.serve.folding import fold, fold_source, joined
+from klagg.serve.source import FOLDED_CHILDREN, Frame, Listing, TooMuch
+from klagg.store import SqliteStore, open_store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READERS: Final = 2
+"""Threads that read. More would only wait for one another: a row costs more in Python than in SQLite."""
+MAX_WAITING: Final = 512
+"""Reads that wait or run at a time; the next caller waits. A read is bounded, so this bounds the latency of the last."""
+KEPT_WINDOWS: Final = 4_096
+"""Windows remembered, one a symbol; when full all are forgotten."""
+_HOUR: Final = BY_NAME["1h"]
+_LONGEST_MONTH_MS: Final = 31 * DAY_MS
+
+
+class Reader:
+    """`serve.Source` over a database that somebody else may be writing."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._threads = ThreadPoolExecutor(READERS, "klagg read")
+        self._local = threading.local()
+        self._stores: list[SqliteStore] = []
+        self._places = asyncio.Semaphore(MAX_WAITING)
+        self._windows: dict[int, tuple[int, int, Candles]] = {}
+
+    def close(self) -> None:
+        """End the threads and close their connections; reads that run are waited for."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for store in self._stores:
+            store.close()
+
+    def _store(self) -> SqliteStore:
+        """The connection of the thread that asks."""
+        store: SqliteStore | None = getattr(self._local, "store", None)
+        if store is None:
+            store = self._local.store = open_store(self._url, mode="read")
+            self._stores.append(store)
+        return store
+
+    async def call(self, fn: Callable[[SqliteStore], T]) -> T:
+        """Run `fn` with a connection, in a thread that reads.
+
+        Raises:
+            StoreError: the database cannot be read.
+
+        """
+        async with self._places:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: fn(self._store()))
+
+    async def closed(
+        self, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, *, newest: bool
+    ) -> Candles:
+        """As `serve.Source` says."""
+        return await self.call(lambda store: closed(store, one, frame, start_ms, end_ms, limit, newest=newest))
+
+    async def window(self, one: Listing, start_ms: int, end_ms: int) -> Candles:
+        """As `serve.Source` says."""
+        known = self._windows.get(one.id)
+        if known is None or known[:2] != (start_ms, end_ms):
+            found = await self.call(lambda store: window(store, one, start_ms, end_ms))
+            if len(self._windows) >= KEPT_WINDOWS:
+                self._windows.clear()
+            known = self._windows[one.id] = start_ms, end_ms, found
+        return known[2]
+
+
+def closed(
+    store: SqliteStore, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, *, newest: bool
+) -> Candles:
+    """The closed candles of a frame, as `serve.Source.closed` gives them."""
+    child = fold_source(frame, store.intervals(one.instrument.market) or (MINUTE,))
+    if child is frame.interval:
+        return _matched(store, one, child, start_ms, end_ms, limit, newest=newest)
+    return _folded(store, one, frame, child, start_ms, end_ms, limit, newest=newest)
+
+
+def _matched(
+    store: SqliteStore, one: Listing, interval: Interval, start_ms: int, end_ms: int, limit: int, *, newest: bool
+) -> Candles:
+    """Stored candles without those that the exchange does not have."""
+    pieces: list[Candles] = []
+    while limit > 0:
+        piece = store.read(one.id, interval, start_ms, end_ms, limit, descending=newest)
+        pieces.append(piece[piece["origin"] != Origin.UNMATCHED.value])
+        if len(piece) < limit:
+            break
+        limit -= len(pieces[-1])
+        last_ms = int(piece["open_ms"][-1])
+        start_ms, end_ms = (start_ms, last_ms) if newest else (last_ms + 1, end_ms)
+    found = np.concatenate(pieces) if pieces else no_candles()
+    return found[::-1] if newest else found
+
+
+def _folded(
+    store: SqliteStore,
+    one: Listing,
+    frame: Frame,
+    child: Interval,
+    start_ms: int,
+    end_ms: int,
+    limit: int,
+    *,
+    newest: bool,
+) -> Candles:
+    """The candles of a frame folded from shorter ones, a stretch of `limit` at a time until there are enough."""
+    low_ms = frame.open_at(start_ms)
+    low_ms = low_ms if low_ms == start_ms else frame.next_open(low_ms)
+    high_ms = frame.next_open(frame.open_at(end_ms - 1))
+    step_ms = frame.interval.step_ms if frame.interval.step_ms != MONTH_STEP else _LONGEST_MONTH_MS
+    found: list[Candles] = []
+    count = read = 0
+    while low_ms < high_ms and count < limit:
+        # Where the next children are: what lies between may be years without any.
+        edge = store.read(one.id, child, low_ms, high_ms, 1, descending=newest)
+        if len(edge) == 0:
+            break
+        at_ms = frame.open_at(int(edge["open_ms"][0]))
+        stretch_ms = (limit - count) * step_ms
+        if newest:
+            first_ms, last_ms = max(low_ms, frame.open_at(at_ms - stretch_ms)), frame.next_open(at_ms)
+            high_ms = first_ms
+        else:
+            first_ms, last_ms = at_ms, min(high_ms, frame.next_open(frame.open_at(at_ms + stretch_ms)))
+            low_ms = last_ms
+        children = store.read(one.id, child, first_ms, last_ms, FOLDED_CHILDREN + 1 - read)
+        read += len(children)
+        if read > FOLDED_CHILDREN:
+            raise TooMuch
+        folded = fold(children, frame)
+        listed = folded.candles["open_ms"] == frame.open_at(one.instrument.listed_ms)
+        piece = folded.candles[folded.whole | listed]
+        found.append(piece)
+        count += len(piece)
+    if not found:
+        return no_candles()
+    every = np.concatenate(found[::-1] if newest else found)
+    return every[-limit:] if newest else every[:limit]
+
+
+def window(store: SqliteStore, one: Listing, start_ms: int, end_ms: int) -> Candles:
+    """One candle of the closed minutes of a span, by whole hours where these are kept; none where a minute is not there."""
+    first_ms, last_ms = -(-start_ms // HOUR_MS) * HOUR_MS, end_ms // HOUR_MS * HOUR_MS
+    spans = [(MINUTE, start_ms, end_ms)]
+    if first_ms < last_ms and _HOUR in store.intervals(one.instrument.market):
+        spans = [(MINUTE, start_ms, first_ms), (_HOUR, first_ms, last_ms), (MINUTE, last_ms, end_ms)]
+    parts = []
+    for interval, since_ms, until_ms in spans:
+        if since_ms == until_ms:
+            continue
+        part = store.read(one.id, interval, since_ms, until_ms)
+        if len(part) == 0 or len(part) * interval.step_ms != until_ms - since_ms:
+            return no_candles()
+        parts.append(joined(part))
+    return joined(np.concatenate(parts)) if parts else no_candles()
