@@ -13,23 +13,20 @@ from contextlib import ExitStack
 from os import PathLike
 
 import numpy as np
-import structlog
 
 from klagg.archive import KlineReader, TradeReader
 from klagg.backfill.differences import at_one_scale, matched, same_numbers
 from klagg.backfill.gaps import find_gaps
+from klagg.backfill.patience import patiently_blocking
 from klagg.backfill.sources import Sources, open_sources, verify_checksum
-from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, fold_missing
+from klagg.backfill.stored import fold_missing
 from klagg.backfill.summary import FileSummary
-from klagg.errors import StoreUnavailable
 from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Market, Origin
 from klagg.refold import Span, refold
 from klagg.replay.known import Known
 from klagg.replay.tapes import Tapes, begins
 from klagg.store import SqliteStore
-
-log = structlog.get_logger()
 
 FileProgress = Callable[[int, int, FileSummary], None]
 """Told (files done, files, what they brought so far)."""
@@ -152,7 +149,8 @@ class _Files:
             return
         try:
             with ExitStack() as stack:
-                self._begin(stack)
+                # A service beside commits every second.
+                patiently_blocking(lambda: stack.enter_context(self._store.transaction()))
                 stack.enter_context(self._store.knowing(self._at_ms, publish_new=False))
                 self._store.set_intervals(self._market, self._intervals)
                 for symbol, chunks in taken.items():
@@ -161,18 +159,6 @@ class _Files:
         except BaseException:
             self._known.forget()
             raise
-
-    def _begin(self, stack: ExitStack) -> None:
-        """Begin a transaction, however long another process's lasts: a service beside commits every second."""
-        for _ in range(STORE_ATTEMPTS):
-            try:
-                stack.enter_context(self._store.transaction())
-            except StoreUnavailable as error:
-                log.warning("backfill.store_busy", reason=str(error))
-                time.sleep(STORE_RETRY_S)
-            else:
-                return
-        stack.enter_context(self._store.transaction())
 
     def _bring(self, symbol: str, candles: Candles, source: str) -> None:
         number = self._known.id_of(symbol, candles)

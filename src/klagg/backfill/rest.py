@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 import numpy as np
 import structlog
 
+from klagg.backfill.patience import patiently
 from klagg.backfill.plan import Day, days
-from klagg.backfill.stored import STORE_ATTEMPTS, STORE_RETRY_S, Stored
+from klagg.backfill.stored import Stored
 from klagg.backfill.summary import BackfillSummary, OnRepaired, Pace, Progress
 from klagg.clock import Clock
-from klagg.errors import RequestRejected, StoreUnavailable
+from klagg.errors import RequestRejected
 from klagg.exchange.budget import Purpose
 from klagg.exchange.klines import SETTLE_MS, weight_of
 from klagg.exchange.rest import RestClient, count_opens
@@ -251,14 +252,7 @@ class _Backfill:
         return np.concatenate(found) if found else no_candles()
 
     async def _call(self, fn: Callable[..., Returned], *args: object) -> Returned:
-        """A call of the store, repeated while the database is busy."""
-        for _ in range(STORE_ATTEMPTS):
-            try:
-                return await self._thread.call(fn, *args)
-            except StoreUnavailable as error:
-                log.warning("backfill.store_busy", reason=str(error))
-                await self._clock.sleep(STORE_RETRY_S)
-        return await self._thread.call(fn, *args)
+        return await patiently(self._clock, lambda: self._thread.call(fn, *args))
 
     def _elapsed_s(self) -> float:
         return (self._clock.monotonic_ns() - self._started_ns) / 1e9

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 import numpy as np
 
@@ -14,10 +13,6 @@ from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval, fold_source
 from klagg.model import Candles, Flag, Instrument, Market, Origin
 from klagg.refold import Refolded, Span, refold, whole
 from klagg.store import SqliteStore, WriteResult
-
-STORE_RETRY_S: Final = 1.0
-STORE_ATTEMPTS: Final = 60
-"""A busy database, or a full disk, is given a minute before it ends a backfill."""
 
 
 class Stored:

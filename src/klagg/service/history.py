@@ -2,9 +2,20 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from klagg.backfill import BackfillSummary, FileProgress, FileSummary, Progress, backfill, backfill_files, prepare
+from klagg.backfill import (
+    BackfillSummary,
+    FileProgress,
+    FileSummary,
+    Progress,
+    backfill,
+    backfill_files,
+    patiently,
+    patiently_blocking,
+    prepare,
+)
 from klagg.clock import Calibrator, Clock, ExchangeClock, ScaledClock, SystemClock
 from klagg.config import Settings, SymbolFilter, parse_range_ms
 from klagg.errors import RequestRejected, UsageError
@@ -13,7 +24,7 @@ from klagg.exchange.endpoints import for_market
 from klagg.exchange.rest import RestClient
 from klagg.interval import BY_NAME
 from klagg.model import Instrument, Market, Status
-from klagg.store import filling, open_store
+from klagg.store import SqliteStore, filling, open_store
 from klagg.store.thread import StoreThread
 
 
@@ -58,10 +69,10 @@ async def _by_rest(
         listed += await _delisted(rest, wanted, {one.symbol for one in listed})
         names = set(wanted.resolve(one.symbol for one in listed))
         # Opened last: a wrong symbol or an exchange out of reach leaves no file behind.
-        store = StoreThread(open_store(settings.db, mode="create"))
+        store = StoreThread(await patiently(clock, lambda: asyncio.to_thread(_open, settings.db)))
         try:
             chosen = [one for one in listed if one.symbol in names]
-            instruments = await prepare(store, market, chosen, settings.interval_set, now_ms)
+            instruments = await patiently(clock, lambda: prepare(store, market, chosen, settings.interval_set, now_ms))
             keeping = asyncio.create_task(calibrator.run())
             try:
                 return await backfill(
@@ -82,6 +93,10 @@ async def _by_rest(
                 await asyncio.gather(keeping, return_exceptions=True)
         finally:
             await store.close()
+
+
+def _open(url: str) -> SqliteStore:
+    return open_store(url, mode="create")
 
 
 async def _delisted(rest: RestClient, wanted: SymbolFilter, listed: Collection[str]) -> list[Instrument]:
@@ -112,7 +127,8 @@ def backfill_from_files(
     market: Market = settings.one_market
     chosen = settings.symbol_filter(market)
     only = chosen.patterns[0] if len(chosen.patterns) == 1 and chosen.patterns[0].isalnum() else None
-    with filling(settings.db) as store:
+    with ExitStack() as stack:
+        store = patiently_blocking(lambda: stack.enter_context(filling(settings.db)))
         return backfill_files(
             store,
             files,
