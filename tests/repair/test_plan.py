@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from klagg.interval import BY_NAME, INTERVALS, MINUTE, MINUTE_MS
 from klagg.model import Market
-from klagg.repair.plan import Fetch, affordable, asked_end_ms, fetches, plan_ranges
+from klagg.repair.plan import Fetch, Why, affordable, asked_end_ms, fetches, plan_ranges
 
 T0 = 1_725_148_800_000
 LADDERS = {  # the whole of what the exchange states: up to so many rows for so much
@@ -82,10 +82,9 @@ def test_months_are_counted_as_the_calendar_has_them():
 
 def test_newest_first_and_only_what_the_weight_allows():
     minute = {(1, MINUTE.code): [T0], (2, MINUTE.code): [T0 + 9 * MINUTE_MS], (3, MINUTE.code): [T0 + 4 * MINUTE_MS]}
-    found = fetches(Market.USDM, minute)
+    found = fetches(Market.USDM, minute, Why.URGENT)
     assert [fetch.instrument_id for fetch in found] == [2, 3, 1]
-    left, chosen = affordable(Market.USDM, found, 2)
-    assert ([fetch.instrument_id for fetch in chosen], left) == ([2, 3], 0)
+    assert [fetch.instrument_id for fetch in affordable(Market.USDM, found, 2)] == [2, 3]
 
 
 def test_a_row_more_is_asked_for_where_it_costs_nothing():

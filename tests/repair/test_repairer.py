@@ -193,10 +193,11 @@ async def test_a_longer_candle_is_given_time_before_its_own_kline_is_fetched(ben
 
 async def test_run_compares_at_leisure_and_survives_errors(bench):
     bench.rest.candles = minutes([100, 201], origin=Origin.EXCHANGE, verified=True)
-    bench.rest.fails = [ExchangeError("down"), RequestRejected("busy", http_status=503)]
+    bench.rest.fails = [ExchangeError("down"), ExchangeError("busy")]
     await bench.put(minutes([100, 101]))
     task = asyncio.create_task(bench.repairer.run())
     for _ in range(300):
+        bench.now_ms += 1_000
         await bench.clock.advance(1_000)
         await asyncio.sleep(0.002)
         if bench.repairer.stats.equal:

@@ -4,8 +4,10 @@
 |---|---|
 | `plan` | what to ask for, cheapest first |
 | `queue` | what waits: the database's unverified candles, and the spans that others ask for |
+| `patience` | when what could not be settled is tried again |
+| `agenda` | what is asked for next, and what is on its way |
 | `settling` | what an answer means for the stored candles, in one transaction |
-| `repairer` | the rounds: when what is asked for, and who is told |
+| `repairer` | when what is asked for, what becomes of it, and who is told |
 """
 
 from klagg.repair.repairer import OnRepaired, Repairer, RepairStats

@@ -3,25 +3,42 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from klagg.exchange.klines import PAGES, SETTLE_MS, weight_of
 from klagg.exchange.rest import count_opens
 from klagg.interval import INTERVALS, MONTH_STEP, Interval
 from klagg.model import Market
+from klagg.repair.patience import Key
 
-Queue = Mapping[tuple[int, int], list[int]]
+Wanted = Mapping[tuple[int, int], list[int]]
 """Opens to settle, by instrument and interval code."""
+
+
+class Why(Enum):
+    """Why a range is asked for."""
+
+    ASKED = "asked"
+    """Others want it, whatever is stored."""
+    URGENT = "urgent"
+    LEISURE = "leisure"
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One range of klines to ask for: opens in `[start_ms, end_ms)`; `opens` are those of the queue, empty for all."""
+    """One range of klines to ask for: opens in `[start_ms, end_ms)`; `opens` are those of the queue, empty where others ask."""
 
     instrument_id: int
     interval: Interval
     start_ms: int
     end_ms: int
+    why: Why = Why.ASKED
     opens: frozenset[int] = frozenset()
+
+    @property
+    def keys(self) -> set[Key]:
+        """The candles of the queue that it settles."""
+        return {(self.instrument_id, self.interval.code, open_ms) for open_ms in self.opens}
 
     def weight(self, market: Market) -> int:
         """What asking for it costs."""
@@ -60,26 +77,27 @@ def _reach_ms(interval: Interval, open_ms: int, rows: int) -> int:
     return open_ms
 
 
-def fetches(market: Market, queue: Queue) -> list[Fetch]:
-    """The fetches that settle a queue, newest first."""
+def fetches(market: Market, wanted: Wanted, why: Why) -> list[Fetch]:
+    """The fetches that settle what is wanted, newest first."""
     found = []
-    for (instrument_id, code), opens in queue.items():
+    for (instrument_id, code), opens in wanted.items():
         interval = INTERVALS[code]
-        for start_ms, end_ms in plan_ranges(market, interval, opens):
-            within = frozenset(open_ms for open_ms in opens if start_ms <= open_ms < end_ms)
-            found.append(Fetch(instrument_id, interval, start_ms, end_ms, within))
+        ordered = sorted(opens)
+        for start_ms, end_ms in plan_ranges(market, interval, ordered):
+            within = frozenset(ordered[bisect_left(ordered, start_ms) : bisect_left(ordered, end_ms)])
+            found.append(Fetch(instrument_id, interval, start_ms, end_ms, why, within))
     return sorted(found, key=lambda fetch: -fetch.end_ms)
 
 
-def affordable(market: Market, fetches: Iterable[Fetch], weight: int) -> tuple[int, list[Fetch]]:
-    """The leading fetches that the weight allows, and what is left of it."""
+def affordable(market: Market, fetches: Iterable[Fetch], weight: int) -> list[Fetch]:
+    """The leading fetches that the weight allows."""
     chosen: list[Fetch] = []
     for fetch in fetches:
         weight -= fetch.weight(market)
         if weight < 0:
-            return 0, chosen
+            break
         chosen.append(fetch)
-    return weight, chosen
+    return chosen
 
 
 def asked_end_ms(market: Market, fetch: Fetch, now_ms: int) -> int:

@@ -1,8 +1,9 @@
-"""The rounds of repair: when what is asked for, what becomes of it, and who is told.
+"""When what is asked for, what becomes of it, and who is told.
 
 The repair queue is the database's own list of unverified candles, so it survives restarts. Urgent candles are fetched as
-soon as they have settled; the others are compared at a stated pace, after the closing pushes had their chance. It takes no
-claim and moves no `closed_upto`: the store's guard refuses what it must not write.
+soon as they have settled; the others are compared at a stated pace, after the closing pushes had their chance. A plan is made
+anew every few seconds, newest first, and several lanes work it off, so that a slow answer or a symbol that fails holds up
+nothing else. It takes no claim and moves no `closed_upto`: the store's guard refuses what it must not write.
 """
 
 import asyncio
@@ -14,38 +15,44 @@ import numpy as np
 import structlog
 
 from klagg.clock import Clock
-from klagg.errors import ExchangeError, KlaggError, StoreError
+from klagg.errors import KlaggError, RequestRejected
 from klagg.exchange.budget import Purpose
 from klagg.exchange.klines import SETTLE_MS
 from klagg.exchange.rest import RestClient
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS, Interval
-from klagg.model import Candles, Flag, Instrument, Ints, Market, no_candles
+from klagg.model import Candles, Flag, Gap, Instrument, Ints, Market, no_candles
 from klagg.refold import Refolded, Span, refold
-from klagg.repair import plan, queue, settling
-from klagg.repair.plan import Fetch, Queue
+from klagg.repair import plan, settling
+from klagg.repair.agenda import Agenda
+from klagg.repair.patience import FAILED_FIRST_MS, FOLD_RETRY_MS, RETRY_MS, Key, Patience
+from klagg.repair.plan import Fetch, Wanted, Why
+from klagg.repair.queue import Asked, Queue
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
 
-URGENT_PACE_S: Final = 1.0
-"""How often the queue is asked for urgent candles."""
-LEISURE_PACE_S: Final = 60.0
+PACE_S: Final = 1.0
+"""How often the queue is looked at while nothing is left of the last plan."""
+PLAN_LIFE_MS: Final = 10_000
+"""A longer plan is made anew this often: what has become urgent meanwhile is newer, and goes first."""
+LEISURE_PACE_MS: Final = 60_000
 """How often the others are compared."""
 LEISURE_AGE_MS: Final = 45_000
 """A candle this old after its close has had its chance of a closing push."""
-LEISURE_SHARE: Final = 0.1
-"""How much of the exchange's weight per minute one leisurely round may take."""
-FOLD_RETRY_MS: Final = 10_000
-"""A longer candle that waits for its children is folded again this often from what is stored."""
-RETRY_MS: Final = 30_000
-"""A candle that could not be settled is not asked for again sooner."""
-REFUSED_RETRY_MS: Final = 600_000
-"""Nor is anything of a symbol that the exchange refuses."""
-REQUESTS_AT_ONCE: Final = 4
+LEISURE_SHARE: Final = 0.25
+"""How much of the exchange's weight per minute the comparison at leisure may take."""
+REQUESTS_AT_ONCE: Final = 12
+"""Lanes: with a tenth of a second an answer they use a minute's weight in half a minute. They leave some of the client's
+connections to others."""
+LONGER_AT_ONCE: Final = 1_000
+"""Longer candles of one plan that are folded from what is stored, before their own klines are asked for: below half a second
+of the store's time."""
 GAPS_BACK_MS: Final = 30 * DAY_MS
 """Gaps on record that are newer than this are fetched at the start."""
-BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_LAST_S: Final = 60.0
+GAPS_PACE_MS: Final = 10_000
+"""How often gaps on record are looked at: those whose minutes are settled are closed."""
+REFUSED: Final = "the exchange refuses the symbol"
+"""The reason on record of what a symbol that is refused for good leaves unverified."""
 
 OnRepaired = Callable[[Ints, Candles, Ints, Candles, int], Awaitable[None]]
 """Told (instrument ids, the exchange's candles now stored, instrument ids of bases, bases, upto_ms): see `Refolded`."""
@@ -57,7 +64,8 @@ class RepairStats:
     """What the repairer has done since it was made.
 
     `repaired`: urgent or differing candles replaced; `equal`: found equal by REST; `differences`: candles that stood on
-    evidence and differed; `pending`: urgent candles seen in the last round.
+    evidence and differed; `pending`: urgent candles of the last plan, and those on
+    their way; `refused`: requests that the exchange refused.
     """
 
     repaired: int = 0
@@ -67,6 +75,7 @@ class RepairStats:
     pending: int = 0
     requests: int = 0
     dropped: int = 0
+    refused: int = 0
     last_error: str = ""
 
 
@@ -94,12 +103,18 @@ class Repairer:
         self._clock = clock
         self._intervals = tuple(intervals)
         self._on_repaired = on_repaired
-        self._asked = queue.Asked()
-        self._waiting = queue.Waiting()
-        self._gate = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._asked = Asked()
+        self._urgent = Queue(store, market, urgent=True, age_ms=SETTLE_MS)
+        self._leisure = Queue(store, market, urgent=False, age_ms=LEISURE_AGE_MS)
+        self._agenda = Agenda()
+        self._patience = Patience()
+        self._retired: dict[int, Instrument] = {}
         self._deadline_ns: int | None = None
-        self._leisure_ns = 0
-        self._gaps_read = False
+        self._planned_ms = 0
+        self._leisure_ms = 0
+        self._ended = 0
+        self._gaps_ms = 0
+        self._record_read = False
 
     # What others ask for
 
@@ -109,13 +124,16 @@ class Repairer:
 
     def fetch(self, symbol: str, start_ms: int, end_ms: int) -> None:
         """Fetch the minutes of a symbol ("" for all) in `[start_ms, end_ms)`, stored or not."""
-        for instrument_id, instrument in self._instruments().items():
+        for instrument_id, instrument in self._known().items():
             if symbol in {"", instrument.symbol}:
                 self._keep(Fetch(instrument_id, MINUTE, start_ms, end_ms))
 
-    def _keep(self, fetch: Fetch) -> None:
-        self._asked.keep(fetch)
+    def _keep(self, fetch: Fetch, not_before_ms: int = 0) -> None:
+        self._asked.keep(fetch, not_before_ms)
         self.stats.dropped = self._asked.dropped
+
+    def _known(self) -> Mapping[int, Instrument]:
+        return {**self._retired, **self._instruments()}
 
     async def refold_after(
         self, instrument_ids: Iterable[int], start_ms: int, end_ms: int, *, numbers_changed: bool = True
@@ -123,185 +141,201 @@ class Repairer:
         """Fold the parents of minutes that were verified or replaced in the store by someone else."""
         spans = self._spans((int(instrument_id), start_ms, end_ms) for instrument_id in instrument_ids)
         if spans:
-            refolded = await self._store.call(self._refold, spans, numbers_changed)
+            refolded = await self._store.call(self._refold, spans, numbers_changed, self._now_ms())
             await self._tell(np.zeros(0, np.int64), no_candles(), refolded)
 
-    # Rounds
+    # Plans and lanes
 
     async def run(self) -> None:
         """Repair until cancelled."""
-        failures = 0
-        while True:
-            try:
-                await self._read_gaps()
-                await self._urgent_round()
-                if self._clock.monotonic_ns() >= self._leisure_ns:
-                    self._leisure_ns = self._clock.monotonic_ns() + int(LEISURE_PACE_S * 1e9)
-                    await self._leisure_round()
-            except (KlaggError, OSError, TimeoutError) as error:
-                failures += 1
-                self._note(error)
-                await self._clock.sleep(min(BACKOFF_FIRST_S * 2 ** min(failures - 1, 16), BACKOFF_LAST_S))
-            else:
-                failures = 0
-                await self._clock.sleep(URGENT_PACE_S)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(REQUESTS_AT_ONCE):
+                tasks.create_task(self._lane())
+            while True:
+                try:
+                    await self._read_record()
+                    await self._settle_gaps()
+                    if len(self._agenda) == 0 or self._now_ms() - self._planned_ms >= PLAN_LIFE_MS:
+                        await self._plan(hold=True)
+                except (KlaggError, OSError, TimeoutError) as error:
+                    self._note(error)
+                    self._patience.pause(self._now_ms())
+                await self._clock.sleep(max(PACE_S, self._patience.pause_ms(self._now_ms()) / 1e3))
 
     async def fill(self, deadline_s: float) -> int:
-        """Repair what is urgent until nothing is left to do or the deadline has passed; returns how many urgent ones remain.
-
-        Raises:
-            ExchangeError: the exchange cannot be reached.
-            StoreError: the database cannot be used.
-
-        """
+        """Repair what is urgent until nothing is left to do or the deadline has passed; returns how many urgent ones remain."""
         self._deadline_ns = self._clock.monotonic_ns() + int(deadline_s * 1e9)
+        lanes = [asyncio.create_task(self._lane()) for _ in range(REQUESTS_AT_ONCE)]
+        filling = asyncio.create_task(self._until_settled())
+        late = asyncio.create_task(self._clock.sleep(deadline_s))
         try:
-            while await self._urgent_round() and not self._is_late(0):
-                pass
+            await asyncio.wait([filling, late], return_when=asyncio.FIRST_COMPLETED)
+            if filling.done() and (error := filling.exception()) is not None:
+                if not isinstance(error, (KlaggError, OSError, TimeoutError)):
+                    raise error
+                self._note(error)
         finally:
             self._deadline_ns = None
+            tasks = [*lanes, filling, late]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         return self.stats.pending
+
+    async def _until_settled(self) -> None:
+        while True:
+            ended = self._ended
+            await self._plan(hold=False)
+            await self._agenda.finished()
+            if self._ended == ended:
+                return
 
     def _is_late(self, wait_ms: int) -> bool:
         return self._deadline_ns is not None and self._clock.monotonic_ns() + wait_ms * 1_000_000 >= self._deadline_ns
 
-    async def _urgent_round(self) -> int:
-        """Settle what is urgent or asked for; returns how many candles or spans were brought to an end."""
-        done = await self._settle_all(self._asked.take(self._now_ms()))
-        ready = await self._ready(SETTLE_MS, urgent=True)
-        self.stats.pending = sum(len(opens) for opens in ready.values())
-        return done + await self._settle_queue(ready, weight=None)
+    async def _plan(self, *, hold: bool) -> None:
+        """Put on the agenda what may be asked for now; while holding (that is, not at a start) also what is compared at leisure."""
+        now_ms = self._planned_ms = self._now_ms()
+        left = self._agenda.take_back()
+        known = self._known().keys() - set(self._patience.resting(now_ms))
+        for fetch in left:
+            if fetch.why is Why.ASKED:
+                self._keep(fetch)
+        planned = []
+        for fetch in self._asked.take(now_ms):
+            if fetch.instrument_id in known:
+                planned.append(fetch)
+            elif fetch.instrument_id in self._known():
+                self._keep(fetch, now_ms + FAILED_FIRST_MS)
+        urgent = await self._urgent.ready(now_ms, known, self._is_ready, hold=hold)
+        self.stats.pending = sum(len(opens) for opens in urgent.values()) + self._agenda.flying
+        planned += await self._fetches(urgent, Why.URGENT)
+        if hold:
+            if now_ms - self._leisure_ms >= LEISURE_PACE_MS:
+                self._leisure_ms = now_ms
+                leisurely = await self._leisure.ready(now_ms, known, self._is_ready, hold=False)
+                fetches = await self._fetches(leisurely, Why.LEISURE)
+                weight = int(self._rest.budget.limit * LEISURE_SHARE)
+                planned += plan.affordable(self._market, fetches, weight)
+            else:
+                planned += [fetch for fetch in left if fetch.why is Why.LEISURE]
+        self._agenda.put(planned)
 
-    async def _leisure_round(self) -> int:
-        ready = await self._ready(LEISURE_AGE_MS, urgent=False)
-        return await self._settle_queue(ready, weight=int(self._rest.budget.limit * LEISURE_SHARE))
+    def _is_ready(self, key: Key) -> bool:
+        return self._patience.is_ready(key, self._planned_ms) and not self._agenda.is_flying(key)
 
-    async def _ready(self, age_ms: int, *, urgent: bool) -> dict[tuple[int, int], list[int]]:
-        now_ms = self._now_ms()
-        return await queue.ready(
-            self._store,
-            self._market,
-            self._waiting,
-            self._instruments(),
-            closed_by_ms=now_ms - age_ms,
-            now_ms=now_ms,
-            urgent=urgent,
-        )
-
-    async def _settle_queue(self, ready: Queue, weight: int | None) -> int:
-        """Settle candles of the queue: minutes first, then the longer ones that their minutes cannot settle."""
+    async def _fetches(self, ready: Wanted, why: Why) -> list[Fetch]:
+        """What settles these candles, newest first: minutes, and the longer ones that their minutes cannot settle."""
         minutes = {key: opens for key, opens in ready.items() if key[1] == MINUTE.code}
-        longer = {key: opens for key, opens in ready.items() if key[1] != MINUTE.code}
-        fetches = plan.fetches(self._market, minutes)
-        if weight is not None:
-            weight, fetches = plan.affordable(self._market, fetches, weight)
-        done = await self._settle_all(fetches)
-        if longer:
+        longer = [
+            (open_ms, instrument_id, code)
+            for (instrument_id, code), opens in ready.items()
+            if code != MINUTE.code
+            for open_ms in opens
+        ]
+        # Those whose minutes are asked for now follow from these; the newest of the others are looked at.
+        looked: dict[tuple[int, int], list[int]] = {}
+        followers = [key for key in longer if (key[1], MINUTE.code) in minutes]
+        others = sorted((key for key in longer if (key[1], MINUTE.code) not in minutes), reverse=True)[:LONGER_AT_ONCE]
+        for open_ms, instrument_id, code in others:
+            looked.setdefault((instrument_id, code), []).append(open_ms)
+        wanted: Wanted = {}
+        if looked:
             wanted = await self._store.call(
-                settling.unsettled_longer, self._store.store, self._market, self._intervals, longer, self._now_ms()
+                settling.unsettled_longer,
+                self._store.store,
+                self._market,
+                self._intervals,
+                looked,
+                self._planned_ms,
             )
-            self._fold_later(longer, wanted)
-            fetches = plan.fetches(self._market, wanted)
-            if weight is not None:
-                _, fetches = plan.affordable(self._market, fetches, weight)
-            done += await self._settle_all(fetches)
-        return done
+        waiting = [
+            (instrument_id, code, open_ms)
+            for open_ms, instrument_id, code in (*followers, *others)
+            if open_ms not in wanted.get((instrument_id, code), ())
+        ]
+        self._patience.put_off(waiting, self._planned_ms + FOLD_RETRY_MS, self._planned_ms)
+        return plan.fetches(self._market, {**minutes, **wanted}, why)
 
-    def _fold_later(self, longer: Queue, wanted: Queue) -> None:
-        """Longer candles that were folded as far as can be wait for their children, before their own klines are fetched."""
-        until_ms = self._now_ms() + FOLD_RETRY_MS
-        for (instrument_id, code), opens in longer.items():
-            for open_ms in set(opens).difference(wanted.get((instrument_id, code), ())):
-                self._waiting.put((instrument_id, code, open_ms), until_ms)
+    async def _lane(self) -> None:
+        """Settle what is on the agenda, one after the other, for ever."""
+        while True:
+            fetch = await self._agenda.next()
+            ended = False
+            try:
+                while (pause_ms := self._patience.pause_ms(self._now_ms())) > 0:
+                    await self._clock.sleep(pause_ms / 1e3)
+                ended = await self._settle(fetch)
+            except RequestRejected as error:
+                await self._refused(fetch, error)
+            except (KlaggError, OSError, TimeoutError) as error:
+                self._note(error, fetch)
+                self._patience.failed(fetch.instrument_id, self._now_ms())
+            finally:
+                self._agenda.done(fetch)
+                if not ended and fetch.why is Why.ASKED:
+                    self._keep(fetch, self._now_ms() + RETRY_MS)
 
     # One range
 
-    async def _settle_all(self, fetches: Sequence[Fetch]) -> int:
-        """Settle ranges, a few at a time, in order.
-
-        Raises:
-            ExchangeError | StoreError | OSError: the first failure, after the others have ended.
-
-        """
-        if not fetches:
-            return 0
-        results = await asyncio.gather(*(self._gated(fetch) for fetch in fetches), return_exceptions=True)
-        for fetch, result in zip(fetches, results, strict=True):
-            if isinstance(result, BaseException) and not fetch.opens:
-                self._keep(fetch)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return sum(result for result in results if isinstance(result, int))
-
-    async def _gated(self, fetch: Fetch) -> int:
-        async with self._gate:
-            return await self._settle(fetch)
-
-    async def _settle(self, fetch: Fetch) -> int:
-        """Ask for one range and bring the answer to the store; returns how many candles are settled by it."""
-        instrument = self._instruments().get(fetch.instrument_id)
+    async def _settle(self, fetch: Fetch) -> bool:
+        """Ask for one range and bring the answer to the store; returns whether that was done."""
+        instrument = self._known().get(fetch.instrument_id)
         now_ms = self._now_ms()
-        if instrument is None or self._is_late(
-            self._rest.budget.wait_ms(fetch.weight(self._market), Purpose.REPAIR, now_ms)
-        ):
-            if instrument is not None and not fetch.opens:
-                self._keep(fetch)
-            return 0
+        if instrument is None or self._patience.is_resting(fetch.instrument_id, now_ms):
+            return instrument is None
+        if self._is_late(self._rest.budget.wait_ms(fetch.weight(self._market), Purpose.REPAIR, now_ms)):
+            return False
         self.stats.requests += 1
-        try:
-            rows = await self._rest.klines(
-                instrument.symbol,
-                fetch.interval,
-                start_ms=fetch.start_ms,
-                end_ms=plan.asked_end_ms(self._market, fetch, now_ms),
-                price_scale=instrument.price_scale,
-                qty_scale=instrument.qty_scale,
-                purpose=Purpose.REPAIR,
-            )
-        except ExchangeError as error:
-            if getattr(error, "http_status", None) in {400, 404}:
-                # One symbol that the exchange refuses must not hold up the others.
-                self._waiting.instruments[fetch.instrument_id] = now_ms + REFUSED_RETRY_MS
-                self._note(error)
-                return 0
-            raise
+        rows = await self._rest.klines(
+            instrument.symbol,
+            fetch.interval,
+            start_ms=fetch.start_ms,
+            end_ms=plan.asked_end_ms(self._market, fetch, now_ms),
+            price_scale=instrument.price_scale,
+            qty_scale=instrument.qty_scale,
+            purpose=Purpose.REPAIR,
+        )
         settled = await self._store.call(
             self._bring, fetch, rows[rows["flags"] & Flag.VERIFIED != 0], instrument, now_ms
         )
-        self._count(fetch, settled, now_ms)
+        self._patience.succeeded(fetch.instrument_id)
+        self._count(fetch, settled, instrument, now_ms)
         await self._tell(
             np.full(len(settled.accepted), fetch.instrument_id, np.int64), settled.accepted, settled.refolded
         )
-        return settled.ended
+        return not settled.lacked and settled.refused == 0
 
     def _bring(self, fetch: Fetch, rows: Candles, instrument: Instrument, now_ms: int) -> settling.Settled:
         return settling.settle(
             self._store.store,
             self._market,
             self._intervals,
+            instrument,
             fetch,
             rows,
-            listed_ms=instrument.listed_ms,
+            tried=lambda open_ms: self._patience.has_lacked((fetch.instrument_id, fetch.interval.code, open_ms)),
             now_ms=now_ms,
         )
 
-    def _count(self, fetch: Fetch, settled: settling.Settled, now_ms: int) -> None:
+    def _count(self, fetch: Fetch, settled: settling.Settled, instrument: Instrument, now_ms: int) -> None:
         stats = self.stats
+        self._ended += settled.ended
         stats.equal += settled.equal
         stats.repaired += settled.changed
         stats.differences += settled.differences
         stats.unmatched += settled.unmatched
-        if settled.refused and not fetch.opens:
-            self._keep(fetch)  # its owner has not closed those minutes yet
-        done = set(settled.accepted["open_ms"].tolist())
-        for open_ms in fetch.opens - done:
-            self._waiting.put((fetch.instrument_id, fetch.interval.code, open_ms), now_ms + RETRY_MS)
+        head = fetch.instrument_id, fetch.interval.code
+        self._patience.settled((*head, open_ms) for open_ms in settled.accepted["open_ms"].tolist())
+        for open_ms in settled.lacked:
+            self._patience.lacked((*head, open_ms), fetch.interval.next_open(open_ms), now_ms)
+        undone = fetch.opens.difference(settled.accepted["open_ms"].tolist(), settled.lacked)
+        self._patience.put_off([(*head, open_ms) for open_ms in undone], now_ms + RETRY_MS, now_ms)
         if settled.differences:
             log.warning(
                 "repair.differences",
                 market=self._market.value,
-                symbol=self._instruments()[fetch.instrument_id].symbol,
+                symbol=instrument.symbol,
                 interval=fetch.interval.name,
                 candles=settled.differences,
                 start_ms=fetch.start_ms,
@@ -310,25 +344,45 @@ class Repairer:
             log.warning(
                 "repair.unmatched",
                 market=self._market.value,
-                symbol=self._instruments()[fetch.instrument_id].symbol,
+                symbol=instrument.symbol,
                 interval=fetch.interval.name,
                 candles=settled.unmatched,
                 start_ms=fetch.start_ms,
             )
 
+    async def _refused(self, fetch: Fetch, error: RequestRejected) -> None:
+        """The exchange refuses a symbol: it rests; once that has lasted, what is unverified of it goes on record."""
+        self.stats.refused += 1
+        self._note(error, fetch)
+        if not self._patience.refused(fetch.instrument_id, self._now_ms()):
+            return
+        instrument = self._known().get(fetch.instrument_id)
+        if instrument is None:
+            return
+        start_ms, end_ms = self._agenda.span(fetch)
+        log.warning(
+            "repair.refused", market=self._market.value, symbol=instrument.symbol, start_ms=start_ms, end_ms=end_ms
+        )
+        gap = Gap(self._market, instrument.symbol, start_ms, end_ms, REFUSED)
+        try:
+            await self._store.call(self._store.store.record_gap, gap, self._now_ms())
+        except (KlaggError, OSError) as failure:
+            self._note(failure, fetch)
+
     # Folding and telling
 
     def _spans(self, spans: Iterable[tuple[int, int, int]]) -> list[Span]:
-        instruments = self._instruments()
+        instruments = self._known()
         return [
             Span(instrument_id, start_ms, end_ms, instruments[instrument_id].listed_ms)
             for instrument_id, start_ms, end_ms in spans
             if instrument_id in instruments
         ]
 
-    def _refold(self, spans: Sequence[Span], numbers_changed: bool) -> Refolded:
-        store = self._store.store
-        return refold(store, spans, self._intervals, store.closed_upto(self._market), numbers_changed=numbers_changed)
+    def _refold(self, spans: Sequence[Span], numbers_changed: bool, now_ms: int) -> Refolded:
+        with self._store.store.knowing(now_ms) as store:
+            closed_upto_ms = store.closed_upto(self._market)
+            return refold(store, spans, self._intervals, closed_upto_ms, numbers_changed=numbers_changed)
 
     async def _tell(self, instrument_ids: Ints, candles: Candles, refolded: Refolded) -> None:
         if self._on_repaired is None:
@@ -339,21 +393,36 @@ class Repairer:
         for upto_ms, base_ids, bases in refolded.by_upto():
             await self._on_repaired(nothing, no_candles(), base_ids, bases, upto_ms)
 
-    async def _read_gaps(self) -> None:
-        """Once: ask for the minutes that were given up on record and are still not there."""
-        if self._gaps_read:
-            return
-        self._gaps_read = True
-        now_ms = self._now_ms()
-        try:
-            for gap in await self._store.call(self._store.store.gaps, self._market):
-                if gap.end_ms > now_ms - GAPS_BACK_MS:
-                    self.fetch(gap.symbol, gap.start_ms, gap.end_ms)
-        except StoreError:
-            self._gaps_read = False
-            raise
+    # What is on record
 
-    def _note(self, error: BaseException) -> None:
+    async def _read_record(self) -> None:
+        """Once: take in the retired symbols, and ask for the minutes that were given up on record and are still not there."""
+        if self._record_read:
+            return
+        now_ms = self._now_ms()
+        store = self._store.store
+        listed = await self._store.call(store.instruments, self._market)
+        gaps = await self._store.call(store.gaps, self._market)
+        self._record_read = True
+        self._retired = {one.id: one.instrument for one in listed if one.retired_ms is not None}
+        ids = {one.instrument.symbol: one.id for one in listed}
+        for gap in gaps:
+            if gap.reason == REFUSED:
+                if gap.symbol in ids:
+                    self._patience.is_on_record(ids[gap.symbol])
+            elif gap.end_ms > now_ms - GAPS_BACK_MS:
+                self.fetch(gap.symbol, gap.start_ms, gap.end_ms)
+
+    async def _settle_gaps(self) -> None:
+        """Now and then: close the gaps on record that have been repaired."""
+        now_ms = self._now_ms()
+        if now_ms - self._gaps_ms >= GAPS_PACE_MS:
+            self._gaps_ms = now_ms
+            await self._store.call(self._store.store.settle_gaps, self._market, now_ms)
+
+    def _note(self, error: BaseException, fetch: Fetch | None = None) -> None:
         text = " ".join(str(error).split()) or type(error).__name__
         self.stats.last_error = text
-        log.warning("repair.failed", market=self._market.value, reason=text)
+        instrument = None if fetch is None else self._known().get(fetch.instrument_id)
+        symbol = "" if instrument is None else instrument.symbol
+        log.warning("repair.failed", market=self._market.value, symbol=symbol, reason=text)

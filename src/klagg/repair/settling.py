@@ -3,21 +3,24 @@
 Synchronous, in the store's thread, one transaction each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from klagg.interval import INTERVALS, Interval, fold_source
-from klagg.model import Candles, Flag, Market, Origin
+from klagg.model import Candles, Flag, Instrument, Market, Origin, no_candles
 from klagg.refold import Refolded, Span, refold, whole
-from klagg.repair.plan import Fetch, Queue
+from klagg.repair.plan import Fetch, Wanted, Why
 from klagg.repair.queue import LONGER_AGE_MS
 from klagg.store import SqliteStore
 
 UNMATCHED_AGE_MS: Final = 600_000
-"""A kline that the exchange still does not have this long after the close will not come."""
+"""A kline that the exchange still does not have this long after the close will not come. That is believed where the answer has a
+later one, or at the second time: an answer may come from a machine that knows nothing yet."""
+LONGER_PATIENCE_MS: Final = 3_600_000
+"""A longer candle whose children wait to be settled is fetched itself after this long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +32,10 @@ class Settled:
     changed: int
     differences: int
     unmatched: int
+    lacked: list[int]
+    """Opens that the answer should have had and that may still come."""
     refused: int
+    """Minutes that their owner has not closed yet."""
     refolded: Refolded
 
     @property
@@ -42,28 +48,38 @@ def settle(
     store: SqliteStore,
     market: Market,
     intervals: Sequence[Interval],
+    instrument: Instrument,
     fetch: Fetch,
     rows: Candles,
     *,
-    listed_ms: int,
+    tried: Callable[[int], bool],
     now_ms: int,
 ) -> Settled:
-    """Write an answer, mark what it lacks, fold the parents."""
+    """Write an answer, mark what it lacks, fold the parents; `tried` says of an open whether an earlier answer lacked it too."""
     inside = (rows["open_ms"] >= fetch.start_ms) & (rows["open_ms"] < fetch.end_ms)
     if fetch.opens:
         inside &= np.isin(rows["open_ms"], list(fetch.opens))
     wanted = rows[inside]
-    with store.transaction():
+    with store.transaction(), store.knowing(now_ms):
         held = store.read(fetch.instrument_id, fetch.interval, fetch.start_ms, fetch.end_ms)
         result = store.write(np.full(len(wanted), fetch.instrument_id, np.int64), wanted)
-        lacking = _lacking(fetch, rows, held, now_ms)
+        passed_ms = int(rows["open_ms"].max(initial=-1))
+        missing = _missing(fetch, instrument, rows, held)
+        final = [
+            open_ms
+            for open_ms in missing
+            if fetch.interval.next_open(open_ms) <= now_ms - UNMATCHED_AGE_MS
+            and (open_ms < passed_ms or tried(open_ms))
+        ]
+        lacking = _unmatched(store, fetch, held, final)
         if len(lacking):
-            store.write(np.full(len(lacking), fetch.instrument_id, np.int64), lacking)
+            written = store.write(np.full(len(lacking), fetch.instrument_id, np.int64), lacking)
+            lacking = lacking[written.accepted]
         touched = [*wanted["open_ms"][result.accepted].tolist(), *lacking["open_ms"].tolist()]
         spans = []
         if touched:
             end_ms = fetch.interval.next_open(max(touched))
-            spans = [Span(fetch.instrument_id, min(touched), end_ms, listed_ms)]
+            spans = [Span(fetch.instrument_id, min(touched), end_ms, instrument.listed_ms)]
         refolded = refold(
             store,
             spans,
@@ -79,34 +95,59 @@ def settle(
         changed=int(changed.sum()),
         differences=int(np.isin(wanted["open_ms"][result.changed], evident).sum()),
         unmatched=len(lacking),
+        lacked=sorted(set(missing) - set(final)),
         refused=int((result.revisions < 0).sum()),
         refolded=refolded,
     )
 
 
-def _lacking(fetch: Fetch, rows: Candles, held: Candles, now_ms: int) -> Candles:
-    """Our candles for which the exchange has none: it answered with later rows, or had its time."""
-    newest_ms = int(rows["open_ms"].max()) if len(rows) else -1
-    old_ms = now_ms - UNMATCHED_AGE_MS
-    ends_ms = np.array([fetch.interval.next_open(open_ms) for open_ms in held["open_ms"].tolist()], np.int64)
-    final = (held["open_ms"] < newest_ms) | (ends_ms <= old_ms)
-    unsettled = (held["flags"] & Flag.VERIFIED == 0) & (held["origin"] != Origin.UNMATCHED)
-    lacking: Candles = held[final & unsettled & ~np.isin(held["open_ms"], rows["open_ms"])].copy()
-    if fetch.opens:
-        lacking = lacking[np.isin(lacking["open_ms"], list(fetch.opens))]
-    lacking["origin"] = Origin.UNMATCHED
-    return lacking
+def _missing(fetch: Fetch, instrument: Instrument, rows: Candles, held: Candles) -> list[int]:
+    """The opens that the answer should have had: of our unsettled candles, and of every minute of a span that others ask for."""
+    wanted = set(held["open_ms"][~_is_settled(held)].tolist())
+    if fetch.why is Why.ASKED:
+        start_ms = max(fetch.start_ms, fetch.interval.open_at(instrument.listed_ms))
+        wanted |= set(fetch.interval.opens(start_ms, fetch.end_ms)).difference(held["open_ms"].tolist())
+    else:
+        wanted &= fetch.opens
+    return sorted(wanted.difference(rows["open_ms"].tolist()))
+
+
+def _unmatched(store: SqliteStore, fetch: Fetch, held: Candles, opens: list[int]) -> Candles:
+    """The candles to be marked as ones that the exchange does not have.
+
+    Where we have none either, one without trades at the close before: so the series stays whole, and the time is final.
+    """
+    marked = held[np.isin(held["open_ms"], opens)].copy()
+    marked["origin"] = Origin.UNMATCHED
+    made = no_candles(len(opens))
+    count = 0
+    for open_ms in sorted(set(opens).difference(marked["open_ms"].tolist())):
+        before = store.read(fetch.instrument_id, fetch.interval, 0, open_ms, 1, descending=True)
+        if len(before) == 0:
+            continue
+        row = made[count]
+        row["interval"], row["origin"], row["flags"] = fetch.interval.code, Origin.UNMATCHED, Flag.CLOSED
+        row["open_ms"], row["first_id"], row["last_id"] = open_ms, -1, -1
+        row["price_scale"], row["qty_scale"] = before["price_scale"][0], before["qty_scale"][0]
+        for name in ("open", "high", "low", "close"):
+            row[name] = before["close"][0]
+        count += 1
+    return np.concatenate([marked, made[:count]])
 
 
 def unsettled_longer(
-    store: SqliteStore, market: Market, intervals: Sequence[Interval], queue: Queue, now_ms: int
+    store: SqliteStore, market: Market, intervals: Sequence[Interval], candles: Wanted, now_ms: int
 ) -> dict[tuple[int, int], list[int]]:
-    """Fold longer candles from what is there now; those whose own kline must be fetched."""
+    """Fold longer candles from what is there now; those whose own kline must be fetched.
+
+    That is where their children cannot settle them: some are not there, or all are settled and yet do not make it verified (the
+    exchange lacks one of them).
+    """
     wanted: dict[tuple[int, int], list[int]] = {}
-    with store.transaction():
+    with store.transaction(), store.knowing(now_ms):
         closed_upto_ms = store.closed_upto(market)
         # Shorter ones first: they are what the next longer ones are folded from.
-        for (instrument_id, code), opens in sorted(queue.items(), key=lambda item: item[0][1]):
+        for (instrument_id, code), opens in sorted(candles.items(), key=lambda item: item[0][1]):
             interval = INTERVALS[code]
             source = fold_source(interval, intervals)
             for open_ms in opens:
@@ -115,8 +156,17 @@ def unsettled_longer(
                 if len(folded):
                     store.write(np.full(len(folded), instrument_id, np.int64), folded)
                 row = store.read(instrument_id, interval, open_ms, open_ms + 1)
-                if len(row) == 0 or row["flags"][0] & Flag.VERIFIED or row["origin"][0] == Origin.UNMATCHED:
+                if len(row) == 0 or _is_settled(row).all():
                     continue
-                if end_ms <= now_ms - (UNMATCHED_AGE_MS if len(folded) else LONGER_AGE_MS):
+                patience_ms = LONGER_AGE_MS
+                if len(folded) and not _is_settled(store.read(instrument_id, source, open_ms, end_ms)).all():
+                    patience_ms = LONGER_PATIENCE_MS
+                if end_ms <= now_ms - patience_ms:
                     wanted.setdefault((instrument_id, code), []).append(open_ms)
     return wanted
+
+
+def _is_settled(candles: Candles) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    settled: np.ndarray[tuple[int], np.dtype[np.bool_]] = candles["origin"] == Origin.UNMATCHED
+    settled |= candles["flags"] & Flag.VERIFIED != 0
+    return settled

@@ -14,7 +14,7 @@ import structlog
 
 from klagg.clock import Calibrator, Clock, ExchangeClock, Margin, MinuteTicker
 from klagg.config.settings import Settings
-from klagg.errors import ExchangeError, RequestRejected, StoreError, StoreUnavailable, UsageError
+from klagg.errors import RequestRejected, StoreError, StoreUnavailable, UsageError
 from klagg.exchange.budget import DEFAULT_LIMITS, Purpose, WeightBudget, shares
 from klagg.exchange.discovery import Discovery
 from klagg.exchange.endpoints import for_market
@@ -403,10 +403,7 @@ class MarketService:
         self.phase = "fetching the minutes since the last run"
         for symbol, (since_ms, end_ms) in self._left_until.items():
             self.repairer.fetch(symbol, since_ms, end_ms)
-        try:
-            await self.repairer.fill(FILL_DEADLINE_S)
-        except (ExchangeError, StoreUnavailable) as error:
-            self.recent.note("repair.failed", str(error))
+        await self.repairer.fill(FILL_DEADLINE_S)
 
     async def _tick(self) -> None:
         ticker = MinuteTicker(self._clock, self.exchange_clock, self.margin, self.boundary.boundary_ms)

@@ -26,9 +26,13 @@ class Recent:
 
     def note(self, event: str, text: str) -> None:
         """Something happened that a person may want to know."""
+        self.keep(event, text)
+        log.warning(event, detail=text)
+
+    def keep(self, event: str, text: str) -> None:
+        """Count and show what is in the log already."""
         self.counts[event] += 1
         self.notes.append((self._now_ms(), event, text))
-        log.warning(event, detail=text)
 
     def reject(self, rejected: Rejected) -> None:
         """A message of the exchange was rejected; the rest went on."""

@@ -283,7 +283,9 @@ class Worker:
         if self.failing_since_ms is None:
             self.failing_since_ms = now_ms
             log.error("store.write_failed", worker=self.name, reason=str(error), waiting_bytes=self.core.outbox.nbytes)
-        self._recent.note("store.write_failed", str(error))
+            self._recent.keep("store.write_failed", str(error))
+        else:
+            self._recent.note("store.write_failed", str(error))
         if given_up:
             log.error("store.minutes_given_up", worker=self.name, gaps=len(given_up), reason="memory bound")
             self._given_up(given_up)
