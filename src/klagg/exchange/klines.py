@@ -68,7 +68,7 @@ _ROWS: Final = msgspec.json.Decoder(list[_Row])
 
 @dataclass(frozen=True, slots=True)
 class KlinePage:
-    """One answer: its usable candles, how many rows it held, the open of the last one (-1 for none), rows left out."""
+    """One answer: its usable candles, how many rows it held, the open of the last one in the range (-1 for none), rows left out."""
 
     candles: Candles
     rows: int
@@ -100,9 +100,9 @@ def parse_rows(
         last_open_ms = -1
         for row in rows:
             open_ms = row.open_ms
-            last_open_ms = max(last_open_ms, open_ms)
             if not start_ms <= open_ms < end_ms:
-                continue
+                continue  # and no sign of how far the page goes: a running candle may stand behind the range
+            last_open_ms = max(last_open_ms, open_ms)
             if not interval.is_open(open_ms):
                 off_grid += 1
                 continue

@@ -12,8 +12,8 @@ import itertools
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,20 +99,27 @@ class RecordedTape:
 def load_recordings(settings: ExchangeSettings) -> tuple[RecordedTape, list[Contract], int]:
     """The tape, the contracts and the start instant of the recordings in the settings.
 
-    Without a `start_ms` the market has the recordings' own time; with one they are moved by whole minutes to begin there.
+    Without a `start_ms` the market has the recordings' own time (the first one's, where they are aligned); with one they
+    are moved by whole minutes to begin there.
 
     Raises:
         FileFormatError: a file cannot be read, or holds no trades.
     """
     by_symbol: dict[str, list[_Trade]] = {}
+    end_ms: int | None = None
     for path in settings.replay:
-        count = 0
-        for trade in _read(path):
-            by_symbol.setdefault(trade.symbol, []).append(trade)
-            count += 1
-        if not count:
+        trades = list(_read(path))
+        if not trades:
             raise FileFormatError(f"{path}: holds no trades; give recorded trades or aggregate trades")
-    first_ms = min(trade.time_ms for trades in by_symbol.values() for trade in trades)
+        last_ms = max(trade.time_ms for trade in trades)
+        end_ms = last_ms if end_ms is None else end_ms
+        align_ms = settings.replay_align_ms
+        move_ms = (end_ms - last_ms) // align_ms * align_ms if align_ms else 0
+        for trade in trades:
+            by_symbol.setdefault(trade.symbol, []).append(replace(trade, time_ms=trade.time_ms + move_ms))
+    first_ms, last_ms = _span(by_symbol.values())
+    if settings.replay_last_ms is not None:
+        first_ms = max(first_ms, last_ms - settings.replay_last_ms)
     shift_ms = 0
     if settings.start_ms is not None:
         shift_ms = -((first_ms - settings.start_ms) // MINUTE_MS) * MINUTE_MS
@@ -123,6 +130,12 @@ def load_recordings(settings: ExchangeSettings) -> tuple[RecordedTape, list[Cont
         contracts.append(contract)
     start_ms = first_ms if settings.start_ms is None else settings.start_ms
     return RecordedTape(blocks), contracts, start_ms
+
+
+def _span(recorded: Iterable[list[_Trade]]) -> tuple[int, int]:
+    """The times of the first and the last trade."""
+    times = [trade.time_ms for trades in recorded for trade in trades]
+    return min(times), max(times)
 
 
 def _columns(symbol: str, trades: Sequence[_Trade], shift_ms: int) -> tuple[Contract, Block]:

@@ -15,7 +15,6 @@ from klagg.sim.calendar import DAY_MS, HOUR_MS, MINUTE_MS, STEPS
 from klagg.sim.contracts import Contract
 from klagg.sim.listing import exchange_info, status_of, visible
 from klagg.sim.venue import Venue
-from klagg.sim.wire import Row
 
 RETENTION_MS: Final = 2 * DAY_MS
 """How long the futures keep aggregate trades."""
@@ -215,32 +214,35 @@ class Rest:
         if fresh_ms and contract.listed_ms <= now_ms < contract.listed_ms + fresh_ms:
             raise ApiError(-1122, "Invalid symbol status.")
         opens = venue.book.select(
-            contract, interval, start_ms=start_ms, end_ms=end_ms, limit=limit, now_ms=now_ms, shift_ms=shift_ms
+            contract, interval, start_ms=start_ms, end_ms=end_ms, limit=2 * limit, now_ms=now_ms, shift_ms=shift_ms
         )
+        there = [each for each in opens if not venue.faults.rows.missing(contract.symbol, interval, each)]
+        there = there[:limit] if start_ms is not None else there[-limit:]
+        opens = [each for each in opens if there and there[0] <= each <= there[-1]]
         await self._make(contract, venue.book.hours_of(contract, interval, opens, now_ms, shift_ms))
         scribe = venue.scribe(contract)
-        rows = self._faulty(contract, interval, venue.rows(contract, interval, opens, shift_ms), now_ms, shift_ms)
+        kept = set(there)
+        rows = [row for row in venue.rows(contract, interval, opens, shift_ms) if row[0] in kept]
+        rows = self._faulty(contract, interval, rows, now_ms, shift_ms)
         return json.dumps(
             [scribe.kline_row(interval, row, query.unit, shift_ms) for row in rows], separators=(",", ":")
         )
 
     def _faulty(
         self, contract: Contract, interval: str, rows: list[list[int]], now_ms: int, shift_ms: int
-    ) -> list[Row]:
+    ) -> list[list[int]]:
         """The rows as the faults let them be served."""
-        faults, symbol, served = self._venue.faults.rows, contract.symbol, list[Row]()
+        faults, symbol, served = self._venue.faults.rows, contract.symbol, list[list[int]]()
         for row in rows:
             open_ms = row[0]
-            if faults.missing(symbol, interval, open_ms):
-                continue
             ended_ms = calendar.next_open(interval, open_ms, shift_ms)
             lacks_ms = faults.lacks_ms(symbol, interval, ended_ms, now_ms)
             early = lacks_ms and self._venue.candle_at(contract, interval, open_ms, ended_ms - lacks_ms, shift_ms)
-            served.append(early or row)
+            served.append(list(early) if early else row)
         running_ms = calendar.open_at(interval, now_ms, shift_ms)
         if rows and rows[-1][0] < running_ms and faults.adds_running(symbol, interval, now_ms):
             running = self._venue.candle_at(contract, interval, running_ms, now_ms, shift_ms)
-            served += [] if running is None else [running]
+            served += [] if running is None else [list(running)]
         return served
 
     async def _make(self, contract: Contract, hours: range) -> None:

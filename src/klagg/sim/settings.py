@@ -56,6 +56,10 @@ class ExchangeSettings:
     listings: tuple[ListingEvent, ...] = ()
     replay: tuple[Path, ...] = ()
     """Recordings whose trades are served instead of a synthetic market."""
+    replay_align_ms: int = 0
+    """Move each recording by multiples of this, so that all end within this time of the first one's end; 0 for not at all."""
+    replay_last_ms: int | None = None
+    """The market starts so long before the last trade; what was recorded before is history. None for the first trade."""
     faults: "tuple[AnyFault, ...]" = ()
     """What goes wrong, and when."""
 
