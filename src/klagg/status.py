@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from klagg import rules
 from klagg.interval import MINUTE_MS
-from klagg.model import Market, Origin, Status
+from klagg.model import Market, Status
 from klagg.store import GapState, SqliteStore, open_store
-from klagg.store.schema import URGENT_ORIGINS
 
 GAPS_SHOWN: Final = 10
 """So many of the newest gaps are named; the others are counted."""
@@ -107,7 +107,7 @@ def _market(store: SqliteStore, market: Market, now_ms: int) -> MarketStatus | N
     retired = sum(stored.instrument.status is Status.RETIRED for stored in instruments)
     counts = store.candle_counts(market)
     newest_ms = store.newest_minute_ms(market)
-    queue = [count for count in counts if not count.verified and count.origin is not Origin.UNMATCHED]
+    queue = [count for count in counts if not rules.is_final(count.origin, count.verified)]
     fresh = ownership is not None and bool(ownership.owner) and ownership.lease_until_ms > now_ms
     origins: dict[str, int] = {}
     for count in counts:
@@ -122,7 +122,7 @@ def _market(store: SqliteStore, market: Market, now_ms: int) -> MarketStatus | N
         origins=origins,
         verified=sum(count.candles for count in counts if count.verified),
         unverified=sum(count.candles for count in queue),
-        urgent=sum(count.candles for count in queue if count.origin in URGENT_ORIGINS),
+        urgent=sum(count.candles for count in queue if rules.is_urgent(count.origin, count.verified)),
         newest_minute_ms=newest_ms,
         closed_upto_ms=store.closed_upto(market),
         lag_ms=None if newest_ms is None else now_ms - newest_ms - MINUTE_MS,

@@ -1,7 +1,7 @@
-"""The guard in SQL against its plain twin below, for any sequence of writers and candles."""
+"""The guard in SQL against the rules, for any sequence of writers and candles."""
 
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import Market, Origin
-from klagg.store import Commit, open_store
+from klagg.rules import Action, Leave, State, decide
+from klagg.store import Commit, Kind, What, open_store
 from store.samples import SHARDS, T0, Owned, candle, instrument
-
-
-@dataclass(frozen=True)
-class Row:
-    origin: int
-    verified: bool
-    close: Decimal
-    trades: int
-    first_id: int
-    revision: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,35 +28,15 @@ class Attempt:
     first_id: int
 
 
-def same(new: Row, old: Row) -> bool:
-    return (new.close, new.trades) == (old.close, old.trades)
+def offer(attempt: Attempt) -> State:
+    numbers = Decimal(attempt.close) / 100, attempt.trades
+    return State(Origin(attempt.origin), attempt.verified, numbers, attempt.trades, attempt.first_id, 10)
 
 
-def accepts(attempt: Attempt, new: Row, old: Row) -> bool:
-    """The rules of change, plainly."""
-    if new.verified:
-        return not old.verified or new.origin >= old.origin or same(new, old)
-    if old.verified:
-        return False
-    if new.origin == old.origin:
-        return attempt.fenced or new.origin != Origin.PARTIAL or new.trades >= old.trades
-    if new.origin > old.origin:
-        return True
-    return attempt.fenced and attempt.amended and old.origin <= Origin.TRADES
-
-
-def after(attempt: Attempt, old: Row | None) -> Row:
-    new = Row(attempt.origin, attempt.verified, Decimal(attempt.close) / 100, attempt.trades, attempt.first_id)
-    if old is None:
-        return new
-    if not accepts(attempt, new, old):
-        return old
-    if not same(new, old):
-        return replace(new, revision=old.revision + 1)
-    new = replace(new, revision=old.revision, first_id=old.first_id if new.first_id < 0 else new.first_id)
-    if new.verified and old.origin != Origin.UNMATCHED:
-        new = replace(new, origin=max(new.origin, old.origin))
-    return new
+def leave(attempt: Attempt) -> Leave:
+    if not attempt.fenced:
+        return Leave.UNFENCED
+    return Leave.OWNER_AMENDS if attempt.amended else Leave.OWNER
 
 
 attempts = st.builds(
@@ -113,19 +84,26 @@ def test_every_history_ends_as_the_plain_rules_say(shared, tries, together):
     store, expected = shared.store, None
     rolled_back = RuntimeError()
     with pytest.raises(RuntimeError), store.transaction():  # noqa: PT012  # the example is rolled back at its end
-        results = []
         for number, attempt in enumerate(tries):
-            before, expected = expected, after(attempt, expected)
+            decision = decide(expected, offer(attempt), leave(attempt))
+            seq = store.newest_seq()
             done = (shared.commit if attempt.fenced else shared.write)(as_candle(attempt))
-            new = Row(attempt.origin, attempt.verified, Decimal(attempt.close) / 100, attempt.trades, attempt.first_id)
-            results.append((bool(done.accepted[0]), before is None or accepts(attempt, new, before)))
-            assert done.revisions[0] == expected.revision, number
-        assert all(was == ought for was, ought in results)
+            assert done.accepted[0] == (decision.action is not Action.REFUSE), number
+            assert done.revisions[0] == decision.state.revision, number
+            told = [what for event in store.events(seq, 9) if event.kind is Kind.CANDLES for what in event.values[:, 2]]
+            happened = (
+                What.CLOSED * (decision.action is Action.INSERT)
+                | What.REVISED * (decision.action is Action.REPLACE)
+                | What.VERIFIED * decision.became_verified
+            )
+            assert told == ([happened] if happened else []), number
+            expected = decision.state
         (row,) = shared.stored()
         close = Decimal(int(row["close"])).scaleb(-int(row["price_scale"]))
         (revision,) = store.revisions(shared.btc, MINUTE, 0, 2**60)
-        verified = bool(row["flags"] & 2)
-        assert Row(row["origin"], verified, close, row["trades"], row["first_id"], revision) == expected
+        trades, first_id, last_id = (int(row[name]) for name in ("trades", "first_id", "last_id"))
+        stored = State(row["origin"], bool(row["flags"] & 2), (close, trades), trades, first_id, last_id, revision)
+        assert stored == expected
         counted = [(count.origin, count.verified, count.candles) for count in store.candle_counts(Market.USDM)]
         assert counted == [(expected.origin, expected.verified, 1)]
         raise rolled_back

@@ -1,34 +1,23 @@
 """The guard: which candle may replace which, decided by the database at the write, whoever writes.
 
-One statement inserts a closed candle or replaces the stored one, and the rules stand in its `WHERE`. `accepts` in
-`tests/store/test_guard.py` is their plain twin. Two functions of this connection, called only where a candle is already
+One statement inserts a closed candle or replaces the stored one: `rules.decide`, in its `WHERE` and its `SET`; a property test
+holds it equal to that. Two functions of this connection, called only where a candle is already
 stored, tell the writer what happened to each row; they decide nothing but the comparison of candles of different scales.
 """
 # ruff: noqa: S608  # statements are built from names that stand in this package; values are bound
 
 import sqlite3
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from klagg.fixed import join, rescale
 from klagg.model import NUMBERS, Ints, Origin
+from klagg.rules import EVIDENT, FINAL, Leave
 from klagg.store.schema import KEY, VALUES
 
 if TYPE_CHECKING:
     from klagg.store.rows import Mask
-
-
-class Leave(IntEnum):
-    """What the writer of a row may do."""
-
-    UNFENCED = 0
-    """Backfill, repair, replay: better or newer knowledge only."""
-    OWNER = 1
-    """The owner of the shard, within a fenced transaction."""
-    OWNER_AMENDS = 2
-    """The owner correcting its own candle: it may lower an origin that is not verified."""
 
 
 _SCALED: Final = ("price_scale", "qty_scale", *NUMBERS)
@@ -70,7 +59,7 @@ def _statement() -> str:
       THEN ({_list("candle", NUMBERS)}) = ({_list("excluded", NUMBERS)})
       ELSE NOT klagg_differ({_list("candle", _SCALED)}, {_list("excluded", _SCALED)}) END"""
     # A comparison that found the numbers equal brings no ids and no lower origin: what the trades told stays.
-    confirms = f"(excluded.verified AND candle.origin <> {Origin.UNMATCHED.value} AND {same})"
+    confirms = f"(excluded.verified AND candle.origin <> {FINAL.value} AND {same})"
     # Times of knowing run forward, whatever the clock of the writer says: each state of a candle has its span.
     later = "max(candle.known_ms, excluded.known_ms)"
     replaced = (*(name for name in VALUES if name not in ("first_id", "last_id", "origin")), "verified")
@@ -96,7 +85,7 @@ def _statement() -> str:
     WHEN excluded.origin > candle.origin THEN 1
     WHEN excluded.origin = candle.origin THEN
       {leave} > {Leave.UNFENCED.value} OR excluded.origin <> {Origin.PARTIAL.value} OR excluded.trades >= candle.trades
-    ELSE {leave} = {Leave.OWNER_AMENDS.value} AND candle.origin <= {Origin.TRADES.value}
+    ELSE {leave} = {Leave.OWNER_AMENDS.value} AND candle.origin <= {EVIDENT[-1].value}
     END THEN 1 ELSE klagg_refused({number}, candle.revision) END"""
 
 

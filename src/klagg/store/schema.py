@@ -7,6 +7,7 @@ disk. Tables hold integers as the engine does; people read the views `candles` (
 
 from typing import Final
 
+from klagg import rules
 from klagg.interval import INTERVALS
 from klagg.model import Origin
 
@@ -38,10 +39,8 @@ VALUES: Final = (
 )
 """What a closed and an open candle both have, in the order of the tables; the names are `model.CANDLE`'s."""
 
-URGENT_ORIGINS: Final = (Origin.FILLED, Origin.SEED, Origin.PARTIAL)
-LEISURE_ORIGINS: Final = (Origin.FLAT, Origin.TRADES, Origin.EXCHANGE)
-URGENT_WHERE: Final = f"verified = 0 AND origin <= {Origin.PARTIAL.value}"
-LEISURE_WHERE: Final = f"verified = 0 AND origin BETWEEN {Origin.FLAT.value} AND {Origin.EXCHANGE.value}"
+URGENT_WHERE: Final = f"verified = 0 AND origin <= {rules.URGENT[-1].value}"
+LEISURE_WHERE: Final = f"verified = 0 AND origin BETWEEN {rules.LEISURE[0].value} AND {rules.LEISURE[-1].value}"
 
 
 def _columns(names: tuple[str, ...]) -> str:

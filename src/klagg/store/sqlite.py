@@ -12,13 +12,14 @@ import numpy as np
 from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
+from klagg.rules import Leave
 from klagg.store import barrier, changes, claims, events, instruments, newest, strays
 from klagg.store import candles as candle_rows
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
 from klagg.store.events import Event, Kind
-from klagg.store.guard import Leave, Recorder
+from klagg.store.guard import Recorder
 from klagg.store.instruments import MARKETS, Directory, Life, StoredInstrument
 from klagg.store.mending import Mending
 from klagg.store.newest import Newest
