@@ -1,16 +1,12 @@
 """History comes whole, once, newest first, and longer candles with it."""
 
-import csv
-import gzip
-
 import numpy as np
 import pytest
 
-from klagg.archive import read_klines
-from klagg.backfill import backfill, backfill_files, prepare
+from klagg.backfill import backfill, prepare
 from klagg.clock import ManualClock
 from klagg.engine.fold import fold
-from klagg.errors import FileFormatError, RequestRejected
+from klagg.errors import RequestRejected
 from klagg.exchange.budget import WeightBudget
 from klagg.exchange.klines import SETTLE_MS
 from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, parse_intervals
@@ -188,36 +184,6 @@ async def test_a_refused_symbol_does_not_stop_the_others(bench):
     assert summary.refused_symbols == ("BADUSDT",)
     assert len(await bench.read("1m")) == 1_440 + 300
     assert len(await bench.read("1m", 2)) == 0
-
-
-def test_an_archive_file_and_what_is_folded_from_it(shared_data, tmp_path):
-    store = open_store(str(tmp_path / "klagg.db"), mode="create")
-    file = shared_data / "usdm_NEARUSDT-1m-2023-02.csv.gz"
-    summary = backfill_files(store, [file], market=Market.USDM, intervals=parse_intervals(["1d"]), at_ms=0)
-    assert (summary.rows, summary.written) == (40_320, 40_320)
-    minutes = np.concatenate(list(read_klines(file)))
-    days = store.read(1, BY_NAME["1d"], 0, 1 << 60)
-    assert len(days) == 28
-    assert (days["flags"] & Flag.VERIFIED != 0).all()
-    assert days["trades"].sum() == minutes["trades"].sum()
-    assert store.instruments(Market.USDM)[0].instrument.symbol == "NEARUSDT"
-    again = backfill_files(store, [file], market=Market.USDM, intervals=parse_intervals(["1d"]), at_ms=0)
-    assert again.rows == 40_320
-    assert set(store.revisions(1, BY_NAME["1d"], 0, 1 << 60).tolist()) == {0}
-    store.close()
-
-
-def test_a_broken_archive_file_leaves_nothing(shared_data, tmp_path):
-    store = open_store(str(tmp_path / "klagg.db"), mode="create")
-    with gzip.open(shared_data / "usdm_NEARUSDT-1m-2023-02.csv.gz", "rt") as file:
-        rows = list(csv.reader(file))[:20]
-    rows[15][4] = "x"
-    path = tmp_path / "NEARUSDT-1m-2023-02.csv"
-    path.write_text("".join(",".join(row) + "\n" for row in rows))
-    with pytest.raises(FileFormatError, match="line 16"):
-        backfill_files(store, [path], market=Market.USDM, intervals=parse_intervals([]), at_ms=0)
-    assert store.instruments(Market.USDM) == []
-    store.close()
 
 
 async def test_an_earlier_start_folds_what_the_running_candles_had_brought(bench):

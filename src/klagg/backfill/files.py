@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from os import PathLike
 
 import numpy as np
+import numpy.typing as npt
 
 from klagg.archive import KlineReader, TradeReader
 from klagg.backfill.differences import at_one_scale, matched, same_numbers
@@ -162,31 +163,31 @@ class _Files:
 
     def _bring(self, symbol: str, candles: Candles, source: str) -> None:
         number = self._known.id_of(symbol, candles)
-        news = [self._news(symbol, number, rows, source) for rows in _by_series(candles)]
+        rows = np.concatenate([self._news(symbol, number, rows, source) for rows in _by_series(candles)])
         start_ms = int(candles["open_ms"].min())
         last = candles[int(np.argmax(candles["open_ms"]))]
         end_ms = INTERVALS[int(last["interval"])].next_open(int(last["open_ms"]))
+        closed_upto_ms = self._store.closed_upto(self._market)
+        if len(rows) == 0:
+            # An interval kept since, or a week that other files have completed.
+            self.summary.folded += fold_missing(self._store, number, self._intervals, start_ms, end_ms, closed_upto_ms)
+            return
+        accepted = self._write(number, rows)
+        self.summary.written += int(accepted.sum())
+        self.summary.refused += len(rows) - int(accepted.sum())
+        for code in np.unique(rows["interval"][accepted]).tolist():
+            opens = rows["open_ms"][accepted & (rows["interval"] == code)]
+            self._spans.setdefault((number, code), []).append((int(opens.min()), int(opens.max()) + 1, source))
         minutes = candles["open_ms"][candles["interval"] == MINUTE.code]
         if len(minutes) and (np.diff(minutes) != MINUTE_MS).any():
             gaps = find_gaps(self._store, number, start_ms, end_ms, Origin.FILLED)
-            self.summary.filled += len(gaps)
-            news.append(gaps)
-        rows = np.concatenate(news)
-        closed_upto_ms = self._store.closed_upto(self._market)
-        if len(rows):
-            accepted = self._store.write(np.full(len(rows), number, np.int64), rows).accepted
-            self.summary.written += int(accepted.sum())
-            self.summary.refused += len(rows) - int(accepted.sum())
-            for code in np.unique(rows["interval"][accepted]).tolist():
-                opens = rows["open_ms"][accepted & (rows["interval"] == code)]
-                spans = self._spans.setdefault((number, code), [])
-                spans.append((int(opens.min()), int(opens.max()) + 1, source))
-            span = Span(number, start_ms, end_ms)
-            refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
-            self.summary.folded += len(refolded.candles)
-        else:
-            # An interval kept since, or a week that other files have completed.
-            self.summary.folded += fold_missing(self._store, number, self._intervals, start_ms, end_ms, closed_upto_ms)
+            self.summary.filled += int(self._write(number, gaps).sum())
+        span = Span(number, start_ms, end_ms)
+        refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
+        self.summary.folded += len(refolded.candles)
+
+    def _write(self, number: int, rows: Candles) -> npt.NDArray[np.bool_]:
+        return self._store.write(np.full(len(rows), number, np.int64), rows).accepted
 
     def _news(self, symbol: str, number: int, rows: Candles, source: str) -> Candles:
         """The rows of one series that the database does not hold equal and verified; what differs is noted."""
