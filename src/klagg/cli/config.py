@@ -43,6 +43,8 @@ def show(
 
     loaded = load(config=config)
     values = asdict(loaded.settings)
+    if values["serve_token"] is not None:
+        values["serve_token"] = "(set)"  # noqa: S105 - what is shown in its place
     if json_:
         rows = {name: {"value": value, "source": loaded.sources[name]} for name, value in values.items()}
         print(json.dumps(rows, indent=2))

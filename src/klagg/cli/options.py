@@ -49,6 +49,14 @@ End = Annotated[
     str | None,
     Parameter(help="Until when, not included: as --start. [default: now]", allow_leading_hyphen=True),
 ]
+Serve = Annotated[str | None, Parameter(help="HOST:PORT where the candles are served. [default: 127.0.0.1:8420]")]
+ServeOpen = Annotated[
+    bool,
+    flag(
+        "--serve-open",
+        help="Everybody who can reach the address may read; else one that others can reach needs KLAGG_SERVE_TOKEN.",
+    ),
+]
 AsJson = Annotated[bool, flag("--json", help="JSON on stdout.")]
 
 

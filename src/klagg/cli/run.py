@@ -3,13 +3,21 @@
 from dataclasses import replace
 from typing import Annotated
 
-import structlog
 from cyclopts import Parameter
 
-from klagg.cli.options import CommonDb, Intervals, Markets, RestUrl, Symbols, WsUrl, flag, load_settings
+from klagg.cli.options import (
+    CommonDb,
+    Intervals,
+    Markets,
+    RestUrl,
+    Serve,
+    ServeOpen,
+    Symbols,
+    WsUrl,
+    flag,
+    load_settings,
+)
 from klagg.errors import UsageError
-
-log = structlog.get_logger()
 
 
 def run(
@@ -19,10 +27,9 @@ def run(
     intervals: Intervals = None,
     rest_url: RestUrl = None,
     ws_url: WsUrl = None,
-    serve: Annotated[
-        str | None, Parameter(help="HOST:PORT of the read side, which comes with a later version: no effect yet.")
-    ] = None,
-    no_serve: Annotated[bool, flag(help="Do not serve; the only mode of this version.")] = False,
+    serve: Serve = None,
+    no_serve: Annotated[bool, flag(help="Do not serve.")] = False,
+    serve_open: ServeOpen = False,
     margin_ms: Annotated[
         str | None,
         Parameter(
@@ -57,6 +64,7 @@ def run(
         rest_url=rest_url,
         ws_url=ws_url,
         serve=serve,
+        serve_open=serve_open or None,
         margin_ms=margin_ms,
         history=history,
         take_over=take_over or None,
@@ -64,11 +72,10 @@ def run(
         memory_mib=memory_mib,
         clock_speed=clock_speed,
     )
-    if no_serve:
-        settings = replace(settings, serve=None)
-    from klagg.service.run import run_service
+    from klagg.config.settings import DEFAULT_SERVE
 
-    if settings.serve is not None:
-        log.warning("serve.not_yet", address=settings.serve, detail="serving comes with a later version")
+    if no_serve or settings.serve is None:
+        settings = replace(settings, serve=None if no_serve else DEFAULT_SERVE)
+    from klagg.service.run import run_service
 
     return run_service(settings)

@@ -46,8 +46,15 @@ class Settings:
         Meta(description="The exchange's WebSocket base URL; spot=URL, usdm=URL when both markets run."),
     ] = ()
     serve: Annotated[
-        str | None, Meta(description="HOST:PORT of the read side, which comes with a later version; empty: none.")
+        str | None,
+        Meta(
+            description="HOST:PORT where candles are served; klagg run and klagg serve use 127.0.0.1:8420; empty: none."
+        ),
     ] = None
+    serve_token: Annotated[
+        str | None, Meta(description="The token that readers must send; needed where others can reach the address.")
+    ] = None
+    serve_open: Annotated[bool, Meta(description="Whether everybody who can reach the address may read.")] = False
     margin_ms: Annotated[
         int | str | None,
         Meta(description="Milliseconds a tick waits after its minute, or auto; default 10 on spot, auto on usdm."),
@@ -93,7 +100,7 @@ class Settings:
         _ = self.interval_set, self.rest_urls, self.ws_urls, self.history_ms
         if isinstance(self.margin_ms, int | str):
             values.parse_margin(self.margin_ms)
-        if self.serve is not None:
+        if self.serve:
             values.parse_endpoint(self.serve)
 
     @property

@@ -20,6 +20,7 @@ _EXAMPLES: Final[Mapping[str, object]] = {
     "rest_url": ("https://fapi.binance.com",),
     "ws_url": ("wss://fstream.binance.com",),
     "serve": DEFAULT_SERVE,
+    "serve_token": "sixteen characters or more",
     "margin_ms": "auto",
     "log_format": "json",
 }

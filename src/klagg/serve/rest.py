@@ -38,6 +38,7 @@ class Answer:
     unverified: int | None = None
 
 
+_NOTHING: Final[Mapping[str, Listing]] = {}
 _Endpoint = Callable[[Query], Awaitable[Answer]]
 _Symbols = tuple[Mapping[str, Listing], bytes, bytes]
 """The symbols that bodies were made of, and the encoded assets and symbols."""
@@ -51,6 +52,8 @@ class MarketRest:
         self._live = live
         self._source = source
         self._spot = market is Market.SPOT
+        self._served = market in live.markets
+        """Clients ask for all markets, and take one without symbols for what it is."""
         self._symbols: _Symbols | None = None
         self._endpoints: dict[str, _Endpoint] = {
             "ping": self._ping,
@@ -62,6 +65,10 @@ class MarketRest:
         self._endpoints |= dict.fromkeys(KLINES[market], self._klines)
         if not self._spot:
             self._endpoints["continuousKlines"] = self._continuous_klines
+
+    @property
+    def _listings(self) -> Mapping[str, Listing]:
+        return self._live.listings(self.market) if self._served else _NOTHING
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -94,7 +101,7 @@ class MarketRest:
             Refused: the request is not answered.
 
         """
-        if path not in ALWAYS and not self._live.is_live(self.market):
+        if self._served and path not in ALWAYS and not self._live.is_live(self.market):
             raise Refused(-1001, "Internal error; unable to process your request: this market is still starting.", 503)
         return await self._endpoints[path](query)
 
@@ -107,7 +114,7 @@ class MarketRest:
     # Symbols
 
     async def _exchange_info(self, query: Query) -> Answer:
-        listings = self._live.listings(self.market)
+        listings = self._listings
         now_ms = self._live.now_ms(self.market)
         names = query.symbols() if self._spot else None
         status = query.params.get("symbolStatus") if self._spot else None
@@ -134,7 +141,7 @@ class MarketRest:
             symbol = symbol.upper()
         elif not _SPOT_SYMBOL.fullmatch(symbol):
             raise illegal("symbol", _SPOT_RANGE)
-        one = self._live.listings(self.market).get(symbol)
+        one = self._listings.get(symbol)
         if one is None:
             raise Refused(-1121, "Invalid symbol.")
         return one
@@ -142,14 +149,14 @@ class MarketRest:
     def _wanted(self, query: Query) -> list[Listing]:
         names = query.symbols()
         if names is None:
-            return [one for one in self._live.listings(self.market).values() if is_trading(one)]
+            return [one for one in self._listings.values() if is_trading(one)]
         return [self._find(name) for name in names]
 
     # Candles
 
     async def _continuous_klines(self, query: Query) -> Answer:
         pair, kind = query.required("pair").upper(), query.required("contractType").upper()
-        for one in self._live.listings(self.market).values():
+        for one in self._listings.values():
             instrument = one.instrument
             if instrument.base + instrument.quote == pair and instrument.extra.get("contract_type") == kind:
                 return await self._klines_of(one, query)

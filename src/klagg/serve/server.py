@@ -9,7 +9,6 @@ from typing import Any, Final
 import uvicorn
 from litestar.types import ASGIApp
 
-from klagg.errors import KlaggError
 from klagg.serve.gate import Gate
 from klagg.serve.socket import StreamSocket
 
@@ -21,32 +20,6 @@ KEEP_ALIVE_S: Final = 75
 LAST_ANSWERS_S: Final = 2
 """How long the end waits for answers that are under way."""
 KEEP_TIME_S: Final = 5.0
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address.
-
-    Raises:
-        KlaggError: it cannot; says what to do.
-
-    """
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, number)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-            bound.listen(512)
-            bound.setblocking(False)
-        except OSError:
-            bound.close()
-            raise
-    except OSError as error:
-        raise KlaggError(
-            f"cannot serve on {host}:{port} ({error.strerror or error}): stop what is using it, choose another address "
-            "with --serve HOST:PORT, or run with --no-serve"
-        ) from None
-    return bound
 
 
 class _Quiet(uvicorn.Server):

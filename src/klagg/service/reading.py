@@ -9,10 +9,10 @@ from typing import Final, ParamSpec, TypeVar
 import numpy as np
 
 from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MONTH_STEP, Interval
-from klagg.model import Candles, Origin, no_candles
+from klagg.model import Candles, Market, Origin, no_candles
 from klagg.serve.folding import fold, fold_source, joined
 from klagg.serve.source import FOLDED_CHILDREN, Frame, Listing, TooMuch
-from klagg.store import SqliteStore, open_store
+from klagg.store import SqliteStore, StoredInstrument, open_store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,6 +61,10 @@ class Reader:
         """
         async with self._places:
             return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: fn(self._store()))
+
+    async def instruments(self, market: Market) -> list[StoredInstrument]:
+        """The instruments that are stored of a market."""
+        return await self.call(lambda store: store.instruments(market))
 
     async def closed(
         self, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, *, newest: bool

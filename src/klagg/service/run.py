@@ -1,10 +1,10 @@
 """The composition root: one process, one database, one or two markets, one TaskGroup, an ordered end."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 
@@ -15,6 +15,7 @@ from klagg.engine.engine import compile_kernels
 from klagg.errors import KlaggError
 from klagg.exchange.transport import SOCKETS, Transport
 from klagg.service.market import MarketService
+from klagg.service.serving import Serving
 from klagg.service.view import LiveView
 from klagg.store import filling
 from klagg.store.thread import StoreThread
@@ -28,12 +29,21 @@ CHECKPOINT_S = 20.0
 class Service:
     """A running klagg: its markets over one store."""
 
-    def __init__(self, settings: Settings, clock: Clock, store: StoreThread, transport: Transport = SOCKETS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        store: StoreThread,
+        transport: Transport = SOCKETS,
+        *,
+        serving: Serving | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.markets = [MarketService(market, settings, store, clock, transport) for market in settings.markets]
         self.live = asyncio.Event()
         self._clock = clock
+        self._serving = serving
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Start, run until `stopped` is set (at any stage), and end in order: feed, due closes, flush, claim.
@@ -45,10 +55,12 @@ class Service:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self._run(started))
+                read_side = tasks.create_task(self._serve())
                 await _either(running, stopped)
                 if not running.done():
                     log.info("service.stopping")
                     running.cancel()
+                read_side.cancel()
         except BaseExceptionGroup as group:
             ours, others = group.split(KlaggError)
             if ours is None or others is not None:
@@ -59,6 +71,10 @@ class Service:
         for error in ended:
             if error is not None:
                 raise error
+
+    async def _serve(self) -> None:
+        if self._serving is not None:
+            await self._serving.run(self.markets, self._clock)
 
     async def _end(self, market: MarketService) -> KlaggError | None:
         try:
@@ -83,7 +99,7 @@ class Service:
     async def _checkpoints(self) -> None:
         while True:
             await self._clock.sleep(CHECKPOINT_S)
-            with suppress(KlaggError):
+            with contextlib.suppress(KlaggError):
                 await self.store.checkpoint()
 
 
@@ -113,10 +129,13 @@ async def serve_until(
         KlaggError: what ended it.
     """
     clock: Clock = SystemClock() if settings.clock_speed == 1 else ScaledClock(settings.clock_speed)
-    with filling(settings.db) as opened:
-        store = StoreThread(opened)
+    serving = Serving(settings) if settings.serve else None
+    with contextlib.ExitStack() as ends:
+        if serving is not None:
+            ends.callback(serving.close)
+        store = StoreThread(ends.enter_context(filling(settings.db)))
         try:
-            service = Service(settings, clock, store)
+            service = Service(settings, clock, store, serving=serving)
             if watch is not None:
                 watch(service)
             await service.run(stopped)
