@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from klagg import rules
 from klagg.backfill.differences import matched
 from klagg.backfill.gaps import find_gaps
 from klagg.backfill.plan import Day
@@ -48,7 +49,7 @@ class Stored:
     def missing(self, day: Day) -> tuple[int, int] | None:
         """From the first to the end of the last minute of a day that is neither verified nor final; None for none."""
         rows = self._store.read(day.instrument_id, MINUTE, day.start_ms, day.end_ms)
-        final = (rows["flags"] & Flag.VERIFIED != 0) | (rows["origin"] == Origin.UNMATCHED)
+        final = rules.is_final(rows["origin"], rows["flags"] & Flag.VERIFIED != 0)
         missing = np.setdiff1d(np.arange(day.start_ms, day.end_ms, MINUTE_MS), rows["open_ms"][final])
         return (int(missing[0]), int(missing[-1]) + MINUTE_MS) if len(missing) else None
 
@@ -75,7 +76,7 @@ class Stored:
             self.write(instrument_id, rows)
             # Where it has later ones, it has no kline for what it left out: what klagg made for that time is final.
             lacking = ~np.isin(stored["open_ms"], rows["open_ms"]) & (stored["open_ms"] < rows["open_ms"][-1])
-            lacking &= (stored["flags"] & Flag.VERIFIED == 0) & (stored["origin"] != Origin.UNMATCHED)
+            lacking &= ~rules.is_final(stored["origin"], stored["flags"] & Flag.VERIFIED != 0)
             if lacking.any():
                 final = stored[lacking]
                 final["origin"] = Origin.UNMATCHED

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from klagg import rules
 from klagg.interval import INTERVALS, Interval, fold_source
 from klagg.model import Candles, Flag, Instrument, Market, Origin, no_candles
 from klagg.refold import Refolded, Span, refold, whole
@@ -87,7 +88,7 @@ def settle(
             store.closed_upto(market),
             numbers_changed=bool(result.changed.any()) or len(wanted) > len(held),
         )
-    evident = held["open_ms"][(held["origin"] >= Origin.FLAT) & (held["origin"] <= Origin.TRADES)]
+    evident = held["open_ms"][rules.is_evident(held["origin"])]
     changed = result.accepted & (result.changed | ~np.isin(wanted["open_ms"], held["open_ms"]))
     return Settled(
         accepted=wanted[result.accepted],
@@ -166,7 +167,5 @@ def unsettled_longer(
     return wanted
 
 
-def _is_settled(candles: Candles) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    settled: np.ndarray[tuple[int], np.dtype[np.bool_]] = candles["origin"] == Origin.UNMATCHED
-    settled |= candles["flags"] & Flag.VERIFIED != 0
-    return settled
+def _is_settled(candles: Candles) -> rules.Mask:
+    return rules.is_final(candles["origin"], candles["flags"] & Flag.VERIFIED != 0)

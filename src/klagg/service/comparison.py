@@ -5,9 +5,10 @@ from typing import Final
 
 import numpy as np
 
+from klagg import rules
 from klagg.engine import matching
 from klagg.interval import MINUTE_MS
-from klagg.model import CANDLE, Candles, Ints, Origin
+from klagg.model import CANDLE, Candles, Ints
 from klagg.service.shard import ShardCore
 
 GRACE_MS: Final = 3_000
@@ -67,4 +68,4 @@ class Comparison:
     def _was_evident(self, kline: np.void) -> bool:
         """Whether our evidence said that the minute was whole, so that its difference is news and not just a repair."""
         origin = self.core.engine.minute_origin(int(kline["slot"]), int(kline["open_ms"]))
-        return origin is not None and origin >= Origin.FLAT
+        return origin is not None and origin not in rules.URGENT
