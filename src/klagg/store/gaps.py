@@ -17,6 +17,7 @@ import structlog
 
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import Candles, Gap, Ints, Market, Origin
+from klagg.rules import FINAL
 from klagg.store.database import Database
 from klagg.store.schema import SERIES_INTERVALS
 
@@ -30,7 +31,7 @@ MINUTES_AT_ONCE: Final = 200_000
 """Minutes that one `settle` looks at: some ten milliseconds. A longer gap is looked at alone."""
 NAMED: Final = 10
 """Symbols named in one line of the log."""
-_SETTLED: Final = f"(verified <> 0 OR origin = {Origin.UNMATCHED.value})"
+_SETTLED: Final = f"(verified <> 0 OR origin = {FINAL.value})"
 
 
 class GapState(StrEnum):
