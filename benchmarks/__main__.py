@@ -7,7 +7,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import document, nautilus, p1_apply, p2_single, p5_tick, p7_commit, p8_newest, p9_start
+from benchmarks import (
+    document,
+    nautilus,
+    p1_apply,
+    p2_single,
+    p5_tick,
+    p7_commit,
+    p8_newest,
+    p9_start,
+    p11_archive,
+    repair_outage,
+)
 from benchmarks.core import Figure, Measurement, Plan, say
 from klagg.engine.engine import compile_kernels
 from klagg.interval import DEFAULT_INTERVALS
@@ -19,6 +30,8 @@ FIGURES: tuple[Figure, ...] = (
     p7_commit.FIGURE,
     p8_newest.FIGURE,
     p9_start.FIGURE,
+    p11_archive.FIGURE,
+    repair_outage.FIGURE,
 )
 
 
