@@ -168,6 +168,49 @@ def test_check_tells_of_rows_that_cannot_be_true(made, statement, says):
     assert told[0].startswith(f"{made}: table ")
 
 
+REVISED = f"UPDATE candle SET revision = 1, known_ms = known_ms + 5 WHERE {FIRST}"
+
+
+@pytest.mark.parametrize(
+    ("statements", "says"),
+    [
+        (
+            [f"UPDATE candle SET known_ms = -1 WHERE {FIRST}"],
+            "known_ms -1 verified_ms 0: it cannot have become known so",
+        ),
+        ([f"UPDATE candle SET verified_ms = {T0} WHERE {FIRST}"], "it cannot have become known so"),
+        (
+            [f"UPDATE candle SET verified = 1, verified_ms = known_ms - 1 WHERE {FIRST}"],
+            "it cannot have become known so",
+        ),
+        ([REVISED, "UPDATE candle_was SET open_ms = 60000"], "series 16 open_ms 60000 revision 0: there is no candle"),
+        ([REVISED, "UPDATE candle_was SET revision = 1"], f"series 16 open_ms {T0} revision 1: there is no candle"),
+        ([REVISED, "UPDATE candle_was SET until_ms = 1"], "until_ms 1: it cannot have been known so"),
+        (["UPDATE event SET market = 'mars' WHERE seq = 1"], "seq 1 market mars: the market is unknown"),
+        (["UPDATE event SET kind = 'other' WHERE seq = 1"], "seq 1 kind other: the kind is unknown"),
+        (["DELETE FROM event WHERE seq = (SELECT min(seq) FROM event WHERE seq > 1)"], "seq 1 count 3: the next row's"),
+        (["UPDATE event SET body = x'00' WHERE seq = 1"], "seq 1: its body cannot be read"),
+        (["UPDATE barrier SET verified_ms = 61"], "market usdm verified_ms 61: verified_ms is no minute"),
+        (["UPDATE barrier SET market = 'mars'"], "market mars: the market is unknown"),
+    ],
+)
+def test_check_tells_of_a_history_that_cannot_be_true(made, statements, says):
+    change(made, *statements)
+    store = open_store(str(made), mode="read")
+    report = check(store)
+    store.close()
+    told = [line for line in report.malformed if says in line]
+    assert len(told) >= 1, report.malformed
+    assert told[0].startswith(f"{made}: table ")
+
+
+def test_a_candle_that_was_revised_is_sound(made):
+    change(made, REVISED)
+    store = open_store(str(made), mode="read")
+    assert check(store).malformed == []
+    store.close()
+
+
 def test_a_sound_database_has_no_such_rows(made):
     store = open_store(str(made), mode="read")
     assert check(store).malformed == []

@@ -151,6 +151,16 @@ def read(database: Database, after_seq: int, limit: int, market: Market | None) 
             yield Event(max(seq, after_seq + 1), Market(name), at_ms, Kind(kind), values)
 
 
+def unreadable(database: Database) -> Iterator[str]:
+    """One line for each row of a known kind whose body cannot be read."""
+    for seq, kind, count, body in database.rows("SELECT seq, kind, count, body FROM event ORDER BY seq"):
+        if kind in set(Kind):
+            try:
+                _unpacked(database, seq, kind, count, body)
+            except MalformedRow as error:
+                yield str(error)
+
+
 def _packed(values: Ints) -> bytes:
     """Column after column, each as the differences of its integers: what a minute repeats takes no room."""
     columns = np.ascontiguousarray(values.T, "<i8")
