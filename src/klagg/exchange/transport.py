@@ -14,7 +14,7 @@ from picows import WSListener, ws_connect
 
 from klagg.exchange.proxy import proxy_for
 
-CONNECTIONS: Final = 16
+CONNECTIONS: Final = 32
 """Sockets to one host; more requests wait for a free one. The weight budget is used up by far fewer."""
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=10, sock_read=20)
 """Real seconds; a symbol list over a slow line takes some of them."""

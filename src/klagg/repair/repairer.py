@@ -41,9 +41,9 @@ LEISURE_AGE_MS: Final = 45_000
 """A candle this old after its close has had its chance of a closing push."""
 LEISURE_SHARE: Final = 0.25
 """How much of the exchange's weight per minute the comparison at leisure may take."""
-REQUESTS_AT_ONCE: Final = 12
-"""Lanes: with a tenth of a second an answer they use a minute's weight in half a minute. They leave some of the client's
-connections to others."""
+REQUESTS_AT_ONCE: Final = 24
+"""Lanes: with a tenth of a second an answer they use up a minute's weight in some ten seconds. They leave a quarter of the
+client's connections to others."""
 LONGER_AT_ONCE: Final = 1_000
 """Longer candles of one plan that are folded from what is stored, before their own klines are asked for: below half a second
 of the store's time."""

@@ -20,8 +20,6 @@ from klagg.store import SqliteStore
 UNMATCHED_AGE_MS: Final = 600_000
 """A kline that the exchange still does not have this long after the close will not come. That is believed where the answer has a
 later one, or at the second time: an answer may come from a machine that knows nothing yet."""
-LONGER_PATIENCE_MS: Final = 3_600_000
-"""A longer candle whose children wait to be settled is fetched itself after this long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +140,7 @@ def unsettled_longer(
     """Fold longer candles from what is there now; those whose own kline must be fetched.
 
     That is where their children cannot settle them: some are not there, or all are settled and yet do not make it verified (the
-    exchange lacks one of them).
+    exchange lacks one of them). Children that are not settled wait to be, themselves.
     """
     wanted: dict[tuple[int, int], list[int]] = {}
     with store.transaction(), store.knowing(now_ms):
@@ -159,10 +157,9 @@ def unsettled_longer(
                 row = store.read(instrument_id, interval, open_ms, open_ms + 1)
                 if len(row) == 0 or _is_settled(row).all():
                     continue
-                patience_ms = LONGER_AGE_MS
                 if len(folded) and not _is_settled(store.read(instrument_id, source, open_ms, end_ms)).all():
-                    patience_ms = LONGER_PATIENCE_MS
-                if end_ms <= now_ms - patience_ms:
+                    continue
+                if end_ms <= now_ms - LONGER_AGE_MS:
                     wanted.setdefault((instrument_id, code), []).append(open_ms)
     return wanted
 
