@@ -18,9 +18,9 @@ import numpy.typing as npt
 from klagg.archive import KlineReader, TradeReader
 from klagg.backfill.differences import at_one_scale, matched, same_numbers
 from klagg.backfill.gaps import find_gaps
+from klagg.backfill.parents import fold_brought, fold_missing
 from klagg.backfill.patience import patiently_blocking
 from klagg.backfill.sources import Sources, open_sources, verify_checksum
-from klagg.backfill.stored import fold_missing
 from klagg.backfill.summary import FileSummary
 from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Market, Origin
@@ -182,6 +182,9 @@ class _Files:
         if len(minutes) and (np.diff(minutes) != MINUTE_MS).any():
             gaps = find_gaps(self._store, number, start_ms, end_ms, Origin.FILLED)
             self.summary.filled += int(self._write(number, gaps).sum())
+        elif len(minutes) == len(rows) and accepted.all():
+            self.summary.folded += fold_brought(self._store, number, self._intervals, rows, closed_upto_ms)
+            return
         span = Span(number, start_ms, end_ms)
         refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
         self.summary.folded += len(refolded.candles)

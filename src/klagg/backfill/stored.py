@@ -8,11 +8,12 @@ import numpy as np
 from klagg import rules
 from klagg.backfill.differences import matched
 from klagg.backfill.gaps import find_gaps
+from klagg.backfill.parents import fold_missing
 from klagg.backfill.plan import Day
 from klagg.backfill.summary import BackfillSummary
-from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval, fold_source
+from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Instrument, Market, Origin
-from klagg.refold import Refolded, Span, refold, whole
+from klagg.refold import Refolded, Span, refold
 from klagg.store import SqliteStore, WriteResult
 
 
@@ -126,30 +127,3 @@ class Stored:
             listed_ms = first_ms if first_ms > self._start_ms else 0
         span = Span(instrument_id, max(self._end_ms - MINUTE_MS, self._start_ms), self._end_ms, listed_ms)
         return refold(self._store, [span], self._intervals, self.closed_upto_ms(), extra_pieces={instrument_id: pieces})
-
-
-def fold_missing(
-    store: SqliteStore,
-    instrument_id: int,
-    intervals: Sequence[Interval],
-    start_ms: int,
-    end_ms: int,
-    closed_upto_ms: int | None,
-) -> int:
-    """Fold the longer candles that reach into `[start_ms, end_ms)` and are not there though their children are: how many."""
-    folded = 0
-    for interval in intervals[1:]:
-        first_ms = max(interval.open_at(start_ms), 0)
-        last_ms = end_ms if closed_upto_ms is None else min(interval.open_at(closed_upto_ms), end_ms)
-        opens = np.fromiter(interval.opens(first_ms, last_ms), np.int64)
-        if len(opens) == len(store.revisions(instrument_id, interval, first_ms, last_ms)):
-            continue
-        missing = np.setdiff1d(opens, store.read(instrument_id, interval, first_ms, last_ms)["open_ms"])
-        cuts = np.flatnonzero(np.diff(np.searchsorted(opens, missing)) > 1) + 1
-        for run in np.split(missing, cuts):
-            span = Span(instrument_id, int(run[0]), interval.next_open(int(run[-1])))
-            candles = whole(store, span, interval, fold_source(interval, intervals), closed_upto_ms)
-            if len(candles):
-                accepted = store.write(np.full(len(candles), instrument_id, np.int64), candles).accepted
-                folded += int(accepted.sum())
-    return folded
