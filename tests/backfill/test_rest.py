@@ -1,12 +1,15 @@
 """History comes whole, once, newest first, and longer candles with it."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from klagg.backfill import backfill, prepare
+from klagg.backfill.rest import CONCURRENCY
 from klagg.clock import ManualClock
 from klagg.engine.fold import fold
-from klagg.errors import RequestRejected
+from klagg.errors import RequestRejected, StoreUnavailable
 from klagg.exchange.budget import WeightBudget
 from klagg.exchange.klines import SETTLE_MS
 from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, parse_intervals
@@ -56,7 +59,7 @@ class Bench:
         self.told, self.progress = [], []
         self.symbols = ["AAAUSDT"]
 
-    async def run(self, start_ms, names=("5m", "1d", "1w"), listed_ms=LISTED):
+    async def run(self, start_ms, names=("5m", "1d", "1w"), listed_ms=LISTED, **options):
         intervals = parse_intervals(names)
         wanted = [Instrument(Market.USDM, s, Status.TRADING, 2, 1, listed_ms=listed_ms) for s in self.symbols]
         known = await prepare(self.thread, Market.USDM, wanted, intervals, self.now_ms)
@@ -72,6 +75,7 @@ class Bench:
             clock=self.clock,
             progress=self.progress.append,
             on_repaired=self.take,
+            **options,
         )
 
     async def own(self, closed_upto_ms):
@@ -197,3 +201,70 @@ async def test_an_earlier_start_folds_what_the_running_candles_had_brought(bench
         assert np.diff(minutes["open_ms"]).max() == MINUTE_MS
         assert fives["open_ms"][0] == minutes["open_ms"][0]
         assert np.diff(fives["open_ms"]).max() == 5 * MINUTE_MS
+
+
+async def test_a_full_disk_ends_it_and_what_was_fetched_stays(bench, monkeypatch):
+    monkeypatch.setattr("klagg.backfill.patience.ATTEMPTS", 3)
+    connection = bench.store._database.connection
+    (pages,) = await bench.thread.call(lambda: connection.execute("PRAGMA page_count").fetchone())
+    await bench.thread.call(lambda: connection.execute(f"PRAGMA max_page_count = {pages + 100}").fetchone())
+    work = asyncio.create_task(bench.run(MONDAY - 4 * DAY_MS))
+    while not work.done():
+        await bench.clock.advance(1_000)
+    with pytest.raises(StoreUnavailable, match="the disk is full: free some space"):
+        await work
+    kept = len(await bench.read("1m"))
+    assert 0 < kept < 7 * 1_440 + 300
+    await bench.thread.call(lambda: connection.execute("PRAGMA max_page_count = 1073741823").fetchone())
+    summary = await bench.run(MONDAY - 4 * DAY_MS)
+    assert summary.skipped_days >= kept // 1_440
+    assert len(await bench.read("1m")) == 7 * 1_440 + 300
+
+
+async def test_days_before_a_listing_that_nobody_tells_are_not_asked_for_one_by_one(bench):
+    await bench.run(LISTED - 300 * DAY_MS, listed_ms=0)
+    days = [start for _, name, start, _ in bench.rest.asked if name == "1m"]
+    assert len(days) <= 14 + CONCURRENCY
+    assert (await bench.read("1m"))["open_ms"][0] == LISTED
+    assert ("AAAUSDT", "1d") in {asked[:2] for asked in bench.rest.asked}
+
+
+async def test_fetching_again_names_what_differs_and_the_newer_knowledge_stands(bench):
+    await bench.run(MONDAY + 2 * DAY_MS)
+    at = int(np.flatnonzero(bench.rest.minutes["open_ms"] == MONDAY + 2 * DAY_MS + 7 * MINUTE_MS)[0])
+    before = int(bench.rest.minutes["high"][at])
+    bench.rest.minutes["high"][at] = before + 50
+    summary = await bench.run(MONDAY + 2 * DAY_MS)
+    assert (summary.requested_days, summary.differences.candles) == (0, 0)
+    summary = await bench.run(MONDAY + 2 * DAY_MS, again=True)
+    (named,) = [one for one in summary.differences.named if one.interval == "1m"]
+    assert (named.field, named.stored, named.brought) == ("high", f"{before / 100:.2f}", f"{before / 100 + 0.5:.2f}")
+    assert (named.stored_from, named.brought_from) == ("database (exchange)", "rest")
+    assert (summary.changed, summary.requested_days) == (1, 2)
+    assert (await bench.read("1m"))["high"][7] == before + 50
+
+
+async def test_what_klagg_made_for_a_minute_that_the_exchange_lacks_is_final(bench):
+    open_ms = MONDAY + 2 * DAY_MS + 7 * MINUTE_MS
+    made = bench.rest.minutes[bench.rest.minutes["open_ms"] == open_ms].copy()
+    made["origin"], made["flags"] = Origin.FILLED, Flag.CLOSED
+    bench.rest.minutes = bench.rest.minutes[bench.rest.minutes["open_ms"] != open_ms]
+    wanted = [Instrument(Market.USDM, "AAAUSDT", Status.TRADING, 2, 1, listed_ms=LISTED)]
+    await prepare(bench.thread, Market.USDM, wanted, parse_intervals(["5m"]), bench.now_ms)
+    await bench.thread.call(bench.store.write, np.array([ID]), made)
+    summary = await bench.run(MONDAY + 2 * DAY_MS)
+    assert summary.unmatched == 1
+    minutes = await bench.read("1m")
+    assert minutes["origin"][minutes["open_ms"] == open_ms].tolist() == [Origin.UNMATCHED]
+    assert (await bench.run(MONDAY + 2 * DAY_MS)).requested_days == 0
+
+
+@pytest.mark.parametrize("start_ms", [MONDAY + 30 * DAY_MS, MONDAY + 3 * DAY_MS + 5 * HOUR_MS + MINUTE_MS])
+async def test_a_range_without_a_settled_minute_is_nothing_to_do(bench, start_ms):
+    summary = await bench.run(start_ms)
+    assert (summary.requested_days, bench.rest.asked) == (0, [])
+
+
+async def test_ends_within_a_minute_count_from_its_open(bench):
+    await bench.run(MONDAY + 3 * DAY_MS + 4 * HOUR_MS + 12_345)
+    assert (await bench.read("1m"))["open_ms"][0] == MONDAY + 3 * DAY_MS + 4 * HOUR_MS
