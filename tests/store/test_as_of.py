@@ -133,6 +133,25 @@ def test_the_past_is_read_with_sqlite_alone(owned, db):
     assert now == [(1, 111, 1, T0 + 200_000, T0 + 200_000)]
 
 
+def test_the_view_of_states_gives_an_instant_in_real_numbers(owned, db):
+    with owned.store.knowing(T0 + 100_000):
+        owned.write(candle(), candle(T0 + MINUTE_MS))
+    with owned.store.knowing(T0 + 200_000):
+        owned.write(candle(close=111, origin=Origin.EXCHANGE, verified=True))
+    query = (
+        "SELECT open_time_ms, close, origin, revision, verified_ms BETWEEN 1 AND :t FROM candle_states WHERE market = 'usdm' "
+        "AND symbol = 'BTCUSDT' AND interval = '1m' AND known_ms <= :t AND (until_ms IS NULL OR until_ms > :t) ORDER BY 1"
+    )
+    second = (T0 + MINUTE_MS, "1.10", "trades", 0, 0)
+    with sqlite3.connect(db) as connection:
+        assert connection.execute(query, {"t": T0 + 99_999}).fetchall() == []
+        assert connection.execute(query, {"t": T0 + 199_999}).fetchall() == [(T0, "1.10", "trades", 0, 0), second]
+        assert connection.execute(query, {"t": T0 + 200_000}).fetchall() == [(T0, "1.11", "exchange", 1, 1), second]
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", {"t": T0}).fetchall()
+    for table in ("candle", "candle_was"):
+        assert any(row[3].startswith(f"SEARCH {table} USING PRIMARY KEY (series=?") for row in plan)
+
+
 def test_a_candle_that_is_removed_takes_its_past_with_it(owned, db):
     for close in (110, 111, 112):
         owned.write(candle(close=close))

@@ -155,7 +155,7 @@ _SUMS: Final = {  # column of the view -> words, and whether its scale is the qu
 }
 
 
-def _view_arm(table: str, closed: bool) -> str:
+def _view_arm(table: str, closed: bool, more: str = "") -> str:
     """One arm of the view `candles`: instrument, then interval, then the candle's key, in this order whatever is asked."""
     t = table
     prices = ",\n    ".join(
@@ -187,7 +187,7 @@ def _view_arm(table: str, closed: bool) -> str:
     {sums["taker_buy_volume"]},
     {sums["taker_buy_quote_volume"]},
     {t}.first_id AS first_trade_id, {t}.last_id AS last_trade_id,
-    {marks}
+    {marks}{more}
   FROM instrument i CROSS JOIN interval n CROSS JOIN {t} ON {t}.series = i.id * {SERIES_INTERVALS} + n.code
     LEFT JOIN origin o ON o.code = {t}.origin{only}"""
 
@@ -289,6 +289,7 @@ _END_OF_CANDLE: Final = f"""(SELECT CASE step_ms
   END FROM interval WHERE code = candle.series % {SERIES_INTERVALS})"""
 WAS: Final = (*KEY, "revision", *VALUES, "verified", "known_ms", "verified_ms")
 """What `candle_was` keeps of a candle, as `candle` had it."""
+_SPAN: Final = ", {t}.known_ms AS known_ms, {until} AS until_ms, {t}.verified_ms AS verified_ms"
 # Triggers, so that whoever writes a candle keeps what it was.
 _HISTORY: Final = f"""
 ALTER TABLE candle ADD COLUMN known_ms INTEGER NOT NULL DEFAULT 0;
@@ -306,6 +307,9 @@ CREATE TRIGGER candle_revised AFTER UPDATE ON candle WHEN NEW.revision > OLD.rev
   VALUES ({", ".join(f"OLD.{name}" for name in WAS)}, NEW.known_ms); END;
 CREATE TRIGGER candle_removed AFTER DELETE ON candle BEGIN
   DELETE FROM candle_was WHERE series = OLD.series AND open_ms = OLD.open_ms; END;
+
+CREATE VIEW candle_states AS {_view_arm("candle", True, _SPAN.format(t="candle", until="NULL"))}
+  UNION ALL {_view_arm("candle_was", True, _SPAN.format(t="candle_was", until="candle_was.until_ms"))};
 
 CREATE TABLE event (
   seq INTEGER PRIMARY KEY,
