@@ -129,6 +129,7 @@ class Http:
         Raises:
             ExchangeError: any of those of `get`; `RateLimited` without a request while a ban lasts.
         """
+        await self._budget.look()
         if self._budget.banned_s > 0:
             raise self._rate_limited()
         now_ms = self._known_now_ms({})
@@ -157,6 +158,8 @@ class Http:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _Transient(_cause(error)) from error
         self._budget.observe(headers, status, body, self._known_now_ms(headers))
+        if status in {418, 429}:
+            await self._budget.publish()
         if status != 200:
             raise self._error(path, status, body)
         return body

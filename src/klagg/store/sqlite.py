@@ -13,12 +13,13 @@ from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
 from klagg.rules import Leave
-from klagg.store import barrier, changes, claims, events, instruments, newest, strays
+from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, strays
 from klagg.store import candles as candle_rows
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
 from klagg.store.events import Event, Kind
+from klagg.store.gaps import GapRecord, GapState
 from klagg.store.guard import Recorder
 from klagg.store.instruments import MARKETS, Directory, Life, StoredInstrument
 from klagg.store.mending import Mending
@@ -344,6 +345,11 @@ class SqliteStore:
                 known_ms,
                 publish_new=publish_new,
             )
+            taken = past[outcome.accepted]
+            if len(taken):
+                known = int(known_ms.max())
+                missing = gaps.record_unmatched(self._database, ids[taken], candles[taken], known)
+                self._tell_gaps(missing if self._knowing.publish_new else (), known)
             for position in np.unique(self._directory.markets[ids[past][outcome.settled]]).tolist():
                 barrier.settle(self._database, MARKETS[position], int(known_ms.max()))
         accepted[past], changed[past], revisions[past] = outcome.accepted, outcome.changed, outcome.revisions
@@ -364,18 +370,50 @@ class SqliteStore:
         with self._database.transaction():
             self._record((gap,), gap.end_ms if at_ms is None else at_ms)
 
-    def _record(self, gaps: Sequence[Gap], at_ms: int) -> None:
-        for gap in gaps:
-            new = self._database.execute(
-                "INSERT OR IGNORE INTO gap (market, symbol, start_ms, end_ms, reason) VALUES (?, ?, ?, ?, ?)",
-                (gap.market.value, gap.symbol, gap.start_ms, gap.end_ms, gap.reason),
-            ).rowcount
-            if new:
-                owner = self._database.one(
-                    "SELECT id FROM instrument WHERE market = ? AND symbol = ?", (gap.market.value, gap.symbol)
-                )
-                values = np.array([[owner[0] if owner else 0, gap.start_ms, gap.end_ms]], np.int64)
-                events.append(self._database, gap.market, at_ms, Kind.GAP, values)
+    def _record(self, spans: Sequence[Gap], at_ms: int) -> None:
+        self._tell_gaps(gaps.record(self._database, spans, at_ms), at_ms)
+
+    def _tell_gaps(self, new: Sequence[Gap], at_ms: int) -> None:
+        for gap in new:
+            owner = self._database.one(
+                "SELECT id FROM instrument WHERE market = ? AND symbol = ?", (gap.market.value, gap.symbol)
+            )
+            values = np.array([[owner[0] if owner else 0, gap.start_ms, gap.end_ms]], np.int64)
+            events.append(self._database, gap.market, at_ms, Kind.GAP, values)
+
+    def settle_gaps(self, market: Market, now_ms: int) -> list[Gap]:
+        """Close the gaps whose minutes the exchange has settled since; those that were closed.
+
+        Bounded and cheap: call it as often as minutes are repaired. What one call leaves, the next ones look at.
+        """
+        return gaps.settle(self._database, market, now_ms)
+
+    # Request weight
+
+    def claim_weight(
+        self,
+        market: Market,
+        address: str,
+        *,
+        process: str,
+        minute: int,
+        used: int,
+        wanted: int,
+        ceiling: int,
+        in_flight: int,
+    ) -> tuple[int, int, int]:
+        """Claim request weight, see `klagg.store.budget.claim`; with it the ban of the address."""
+        ask = {"minute": minute, "used": used, "wanted": wanted, "ceiling": ceiling, "in_flight": in_flight}
+        claimed = budget.claim(self._database, market, address, process=process, **ask)
+        return claimed, *budget.ban(self._database, market, address)
+
+    def put_ban(self, market: Market, address: str, until_ms: int, wait_ms: int) -> None:
+        """Say that an address is banned until an instant, so much after the ban was met."""
+        budget.put_ban(self._database, market, address, until_ms, wait_ms)
+
+    def ban(self, market: Market, address: str) -> tuple[int, int]:
+        """Until when an address is or was banned, and how long that ban was to be waited for; zeros for never."""
+        return budget.ban(self._database, market, address)
 
     # Events
 
@@ -538,12 +576,16 @@ class SqliteStore:
         return row[0] if row else None
 
     def gaps(self, market: Market) -> list[Gap]:
-        """The spans on record as not kept, oldest first."""
-        rows = self._database.rows(
-            "SELECT market, symbol, start_ms, end_ms, reason FROM gap WHERE market = ? ORDER BY start_ms, end_ms, symbol",
-            (market.value,),
-        )
-        return [Gap(Market(name), symbol, start_ms, end_ms, reason) for name, symbol, start_ms, end_ms, reason in rows]
+        """The spans that could not be kept and are not settled yet, oldest first."""
+        return gaps.open_gaps(self._database, market)
+
+    def gap_records(self, market: Market, limit: int, state: GapState | None = None) -> list[GapRecord]:
+        """The newest gaps on record, of a state or of all, newest first."""
+        return gaps.records(self._database, market, limit, state)
+
+    def gap_counts(self, market: Market) -> dict[GapState, int]:
+        """How many gaps of each state are on record."""
+        return gaps.counts(self._database, market)
 
     def size_bytes(self) -> int:
         """Bytes on disk: the database and its log."""
