@@ -121,6 +121,7 @@ class Auditor:
                 theirs,
                 flaws,
                 listed_ms=stored.instrument.listed_ms,
+                now_ms=now_ms,
             )
             report.repaired += mended.repaired
             report.verified += mended.verified

@@ -127,6 +127,7 @@ def mend(
     flaws: Sequence[Flaw],
     *,
     listed_ms: int,
+    now_ms: int,
 ) -> Mended:
     """Bring the exchange's candles through the store's guard, put on record or remove what it lacks, fold the parents.
 
@@ -134,7 +135,7 @@ def mend(
     """
     by_kind: dict[Kind, list[Flaw]] = {kind: [flaw for flaw in flaws if flaw.kind is kind] for kind in Kind}
     number, interval = piece.instrument_id, piece.interval
-    with store.transaction():
+    with store.knowing(now_ms), store.transaction():
         held = store.read_raw(number, interval, piece.start_ms, piece.end_ms)
         # A mark that only a hand can have made would keep the exchange's own candle out.
         false_marks = held["open_ms"][is_verified(held) & (held["origin"] > Origin.EXCHANGE)]

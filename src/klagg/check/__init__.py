@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from klagg.store import Life, StoredInstrument
     from klagg.store.mending import Mending
 
-__all__ = ["MAX_FINDINGS", "CheckSource", "Finding", "Kind", "Report", "check"]
+__all__ = ["MAX_FINDINGS", "CheckSource", "Finding", "Kind", "Report", "check", "sound_snapshot"]
 
 BLOCK_MS: Final = 32 * DAY_MS
 """Series are read in blocks of whole days: at most 46,080 minutes, 6 MiB, in memory."""
@@ -357,3 +357,12 @@ def _differ(folded: Candles, stored: Candles) -> Mask:
         unequal = one[name] != other[name]
         differ |= unequal & (one["trades"] > 0) if name in PRICES else unequal
     return differ & one_fits & other_fits
+
+
+def sound_snapshot(snapshot: Candles, interval: Interval) -> bool:
+    """Whether an open candle (one, or none) can be true: a start refuses one that cannot."""
+    report = Report(0)
+    series = Series(Market.USDM, "", interval)
+    return len(Scan(series, report).feed(snapshot)) == len(snapshot) and not (
+        report.counts.keys() & {Kind.MISALIGNED, Kind.PRICES, Kind.VOLUMES, Kind.SCALE, Kind.ORIGIN}
+    )

@@ -67,6 +67,12 @@ def _origin_text(candle: np.void) -> str:
     return Origin(origin).label if origin <= max(Origin) else str(origin)
 
 
+def _waits(candles: Candles) -> Mask:
+    """Which candles are on the repair's list, since they are known to lack evidence: what they hold is no promise."""
+    waits: Mask = ((candles["flags"] & Flag.VERIFIED) == 0) & (candles["origin"] <= Origin.PARTIAL)
+    return waits
+
+
 def _magnitude(candles: Candles, name: str) -> npt.NDArray[np.float64]:
     """A two-word sum in floating point: to be compared, never to be stored."""
     value: npt.NDArray[np.float64] = candles[f"{name}_hi"] * float(WORD) + candles[f"{name}_lo"]
@@ -141,7 +147,9 @@ class Scan:
         for candle in candles[candles["origin"] > max(Origin)]:
             self._add(Kind.ORIGIN, candle, {"origin": int(candle["origin"])})
         candles = candles[~bad_scale]
-        aligned = opens_at(candles["open_ms"], self._series.interval) == candles["open_ms"]
+        aligned = (opens_at(candles["open_ms"], self._series.interval) == candles["open_ms"]) & (
+            candles["open_ms"] >= 0
+        )
         for candle in candles[~aligned]:
             self._add(Kind.MISALIGNED, candle, {})
         candles = candles[aligned]
@@ -209,7 +217,7 @@ class Scan:
         bad: Mask = np.zeros(len(candles), np.bool_)
         for volume, worth in parts:
             bad |= (worth < low * volume * (1 - _NEAR) - slack) | (worth > high * volume * (1 + _NEAR) + slack)
-        bad &= (candles["trades"] > 0) & ~known_bad
+        bad &= (candles["trades"] > 0) & ~known_bad & ~_waits(candles)
         for candle in candles[bad]:
             self._add(Kind.VALUE, candle, {**_prices(candle), **_volumes(candle)})
         return bad
@@ -232,14 +240,22 @@ class Scan:
         both = (first >= 0) & (last >= 0)
         bad = (first < -1) | (last < -1) | ((first < 0) != (last < 0)) | (both & ((last < first) | (trades == 0)))
         bad |= both & (last - first + 1 < trades)
+        told = np.flatnonzero(both & ~bad)
+        # Ids that fall and rise again at the next minute: out of order. A new numbering does not come back.
+        falls = np.flatnonzero(first[told[1:-1]] <= last[told[:-2]]) if len(told) > 2 else np.zeros(0, np.int64)
+        back = falls[first[told[falls + 2]] > last[told[falls]]]
+        bad[told[back]] = bad[told[back + 1]] = True
         for candle in candles[bad]:
             self._add(Kind.IDS, candle, {name: int(candle[name]) for name in ("first_id", "last_id", "trades")})
 
     def _check_scales(self, chain: Candles) -> None:
         """A scale that was changed by hand moves the price by powers of ten, there and back."""
         follows = chain["open_ms"][1:] == next_opens(chain["open_ms"], self._series.interval)[:-1]
+        waits = _waits(chain)
         for at in np.flatnonzero(chain["price_scale"][1:] != chain["price_scale"][:-1]).tolist():
-            run = self._scales.step(chain[at], chain[at + 1], follows=bool(follows[at]))
+            run = self._scales.step(
+                chain[at], chain[at + 1], follows=bool(follows[at]) and not waits[at : at + 2].any()
+            )
             if run is not None:
                 self._add_run(run)
 
@@ -276,6 +292,10 @@ class Scan:
         previous_close = np.r_[0, scaled["close"][:-1]]
         fits_before = np.r_[False, fits[:-1]]
         broken = uneven | (flat & follows & fits_before & (scaled["open"] != previous_close))
+        # What waits for the exchange may differ from it, and what follows that may be right.
+        waits = _waits(chain)
+        unsure = waits | ((chain["origin"] == Origin.UNMATCHED) & ((chain["flags"] & Flag.VERIFIED) == 0))
+        broken &= ~waits & ~(np.r_[False, unsure[:-1]] & ~uneven)
         # The first of the chain was checked in the piece before.
         broken[: len(self._previous)] = False
         for at in np.flatnonzero(broken):

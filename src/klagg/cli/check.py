@@ -3,9 +3,21 @@
 import json
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from klagg.cli.options import AsJson, CommonDb, End, Intervals, Markets, Start, Symbols, host_now_ms, load_settings
+from klagg.cli.options import (
+    AsJson,
+    CommonDb,
+    End,
+    Intervals,
+    Markets,
+    Start,
+    Symbols,
+    flag,
+    host_now_ms,
+    load_settings,
+)
+from klagg.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,6 +25,7 @@ if TYPE_CHECKING:
     from klagg.check.report import Finding, Report
     from klagg.config import Settings
     from klagg.model import Market
+    from klagg.service.mending import Mended
     from klagg.store import SqliteStore
 
 
@@ -23,15 +36,20 @@ def check(
     intervals: Intervals = None,
     start: Start = None,
     end: End = None,
+    repair: Annotated[
+        bool,
+        flag("--repair", help="Mend what needs no network, and mark the rest for klagg run or klagg audit --repair."),
+    ] = False,
     json_: AsJson = False,
     common: CommonDb | None = None,
 ) -> int:
     """Check the continuity of the database without network: holes, misaligned opens, candles that contradict others.
 
-    Exits 1 with a list if anything is wrong. Without --market every market of the database is checked, without
-    --intervals every interval.
+    Exits 1 with a list if anything is wrong, or after --repair still is. Without --market every market of the database is
+    checked, without --intervals every interval.
     """
     settings = load_settings(common, usual_level="error", market=market, symbols=symbols, intervals=intervals)
+    from klagg.check import MAX_FINDINGS
     from klagg.check import check as check_store
     from klagg.config import parse_range_ms
     from klagg.model import Market
@@ -39,17 +57,42 @@ def check(
 
     start_ms, end_ms = parse_range_ms(start, end, host_now_ms())
     markets = tuple(Market) if market is None else settings.markets
-    with closing(open_store(settings.db, mode="read")) as store:
-        report = check_store(
-            store,
-            markets[0] if len(markets) == 1 else None,
-            None if symbols is None else _resolved(settings, store, markets),
-            None if intervals is None else settings.interval_set,
-            start_ms,
-            end_ms,
-        )
-    print(json.dumps(report.as_dict(), indent=2) if json_ else "\n".join(_lines(report)))
+    with closing(open_store(settings.db, mode="write" if repair else "read")) as store, progress_bar("symbols") as tell:
+        wanted = None if symbols is None else _resolved(settings, store, markets)
+
+        def run(limit: int) -> "Report":
+            return check_store(
+                store,
+                markets[0] if len(markets) == 1 else None,
+                wanted,
+                None if intervals is None else settings.interval_set,
+                start_ms,
+                end_ms,
+                limit=limit,
+                progress=tell,
+            )
+
+        mended = None
+        if repair:
+            from klagg.service.mending import mend
+
+            mended = mend(store, run, host_now_ms())
+        report = run(MAX_FINDINGS) if mended is None else mended.left
+    if json_:
+        print(json.dumps((mended or report).as_dict(), indent=2))
+    else:
+        print("\n".join((*_lines(report), *(_mended_lines(mended) if mended is not None else ()))))
     return 0 if report.ok else 1
+
+
+def _mended_lines(mended: "Mended") -> "Iterator[str]":
+    yield f"found before: {mended.found.total + len(mended.found.malformed):,}"
+    yield from mended.notes
+    for name, count in sorted(mended.done.items()):
+        if count:
+            yield f"{name}: {count:,}"
+    if mended.handed_over:
+        yield "what was taken back, filled or put on record waits for the exchange: klagg run or klagg audit --repair settles it"
 
 
 def _resolved(settings: "Settings", store: "SqliteStore", markets: "Sequence[Market]") -> set[str]:

@@ -82,7 +82,7 @@ async def _by_rest(settings: Settings, plan: AuditPlan, progress: Progress | Non
             await rest.symbol_list()  # it tells the weight limit, and that this is the market's exchange
             keeping = asyncio.create_task(calibrator.run())
             try:
-                return await _audit(market, rest, store, instruments, plan, exchange_clock, progress)
+                return await audit_store(market, rest, store, instruments, plan, exchange_clock.now_ms, progress)
             finally:
                 keeping.cancel()
                 await asyncio.gather(keeping, return_exceptions=True)
@@ -117,16 +117,22 @@ def _chosen(store: StoreThread, settings: Settings, market: Market) -> dict[int,
     return {of_market[name].id: of_market[name] for name in names}
 
 
-async def _audit(
+async def audit_store(
     market: Market,
     rest: RestClient,
     store: StoreThread,
     instruments: dict[int, StoredInstrument],
     plan: AuditPlan,
-    exchange_clock: ExchangeClock,
-    progress: Progress | None,
+    clock_ms: Callable[[], int],
+    progress: Progress | None = None,
 ) -> Report:
-    now_ms = exchange_clock.now_ms()
+    """Compare these instruments as the plan says; `clock_ms` is the exchange's time.
+
+    Raises:
+        ExceptionGroup: of the first errors of the exchange or the database.
+
+    """
+    now_ms = clock_ms()
     start_ms, end_ms = parse_range_ms(plan.start, plan.end, now_ms)
     kept = await store.call(store.store.intervals, market)
     coverages = await store.call(_coverages, store, market, instruments, kept, now_ms)
@@ -148,7 +154,7 @@ async def _audit(
         rest,
         store,
         report,
-        now_ms=exchange_clock.now_ms,
+        now_ms=clock_ms,
         intervals=kept or tuple({one.interval for one in coverages}),
         repair=plan.repair,
     )

@@ -220,14 +220,36 @@ class Mending:
             removed = self._database.execute(f"DELETE FROM {table} WHERE {where}").rowcount
             if removed > 0:
                 yield f"table {table}: {removed} rows {what} removed"
-        marked = self._database.execute(
-            "UPDATE candle SET verified = 0, verified_ms = 0 WHERE verified NOT IN (0, 1)"
+        corrections = (
+            (
+                "verified = 0, verified_ms = 0",
+                "verified NOT IN (0, 1)",
+                "verified that is neither 0 nor 1: now unverified",
+            ),
+            ("revision = 0", "revision < 0", "a negative revision: now 0"),
+            (
+                "known_ms = max(open_ms, 0)",
+                f"known_ms NOT BETWEEN 0 AND {LATEST_MS}",
+                "a time of knowing that cannot be: now their open",
+            ),
+            (
+                "verified_ms = CASE verified WHEN 0 THEN 0 ELSE known_ms END",
+                f"verified_ms > {LATEST_MS} OR CASE verified WHEN 0 THEN verified_ms <> 0 ELSE verified_ms < known_ms END",
+                "a time of verification that cannot be: now the time of knowing",
+            ),
+        )
+        for change, where, what in corrections:
+            corrected = self._database.execute(f"UPDATE candle SET {change} WHERE {where}").rowcount
+            if corrected > 0:
+                yield f"table candle: {corrected} rows with {what}"
+        # Last: what a correction of a revision left behind is of no candle.
+        removed = self._database.execute(
+            f"DELETE FROM candle_was WHERE known_ms < 0 OR until_ms < known_ms OR until_ms > {LATEST_MS} OR revision < 0 OR "
+            "NOT EXISTS (SELECT 1 FROM candle c WHERE c.series = candle_was.series AND c.open_ms = candle_was.open_ms "
+            "AND c.revision > candle_was.revision)"
         ).rowcount
-        if marked > 0:
-            yield f"table candle: {marked} rows with a verified that is neither 0 nor 1 are unverified now"
-        negative = self._database.execute("UPDATE candle SET revision = 0 WHERE revision < 0").rowcount
-        if negative > 0:
-            yield f"table candle: {negative} negative revisions set to 0"
+        if removed > 0:
+            yield f"table candle_was: {removed} rows of no candle removed"
 
 
 def _untally(database: Database, series: int, opens: Sequence[int]) -> None:
