@@ -76,6 +76,13 @@ class Settings:
     weight_share: Annotated[
         float, Meta(gt=0, le=1, description="Share of the request weight that backfill and repair may use.")
     ] = 0.5
+    audit_weight_share: Annotated[
+        float,
+        Meta(ge=0, le=0.5, description="Share of the request weight for the audit that runs all the time; 0 for none."),
+    ] = 0.02
+    audit_repair: Annotated[
+        bool, Meta(description="Whether the audit that runs all the time repairs what it finds.")
+    ] = True
     stream_watchdog_s: Annotated[
         float, Meta(gt=0, le=3_600, description="Seconds of silence after which a stream connection is replaced.")
     ] = 30.0
