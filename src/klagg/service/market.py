@@ -26,6 +26,7 @@ from klagg.exchange.transport import SOCKETS, Transport
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
+from klagg.service.auditing import ContinuousAudit
 from klagg.service.listings import Listings
 from klagg.service.past import Past
 from klagg.service.prices import seeds_by_rest
@@ -252,6 +253,20 @@ class MarketService:
             recent=self.recent,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
+        self.audit = ContinuousAudit(
+            self.market,
+            self.rest,
+            self._store,
+            self.listings.by_id,
+            intervals=self.intervals,
+            weight_share=self.settings.audit_weight_share,
+            repair=self.settings.audit_repair,
+            now_ms=lambda: self.now_ms,
+            clock=self._clock,
+            recent=self.recent,
+            ready=lambda: self.past.ready,
+            on_repaired=self._take_repaired,
+        )
         new = [instrument for instrument in chosen if instrument.symbol not in seeds]
         if self._closed_before_ms(claim):
             # Listed since the last run: what passed since then is theirs too.
@@ -381,6 +396,7 @@ class MarketService:
             tasks.create_task(self.listings.run())
             tasks.create_task(self._requeries())
             tasks.create_task(self.past.run(self.boundary_ms))
+            tasks.create_task(self.audit.run())
             tasks.create_task(self._count_unverified())
 
     @property
