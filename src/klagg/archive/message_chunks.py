@@ -11,7 +11,7 @@ import numpy.typing as npt
 from klagg.archive import kernels
 from klagg.archive.chunk import CHUNK_ROWS, OTHER_SYMBOL, Counts, TradeChunk
 from klagg.archive.messages import OTHER, PassedOver, Payload, array_rows, decode_line, is_url
-from klagg.archive.rows import BadRow, exact, time_ms_of
+from klagg.archive.rows import MAX_ID, BadRow, exact, time_ms_of
 from klagg.archive.text import line_blocks
 from klagg.errors import FileFormatError
 from klagg.model import TRADE, Ints
@@ -133,6 +133,8 @@ class MessageRows:
             last_id = first_id if row.last_id is None else row.last_id
         if agg_id < 0 or row.buyer_is_maker is None or not (row.price and row.qty and symbol):
             raise BadRow(_what_lacks(row, agg_id, symbol))
+        if max(agg_id, abs(first_id), abs(last_id)) > MAX_ID:
+            raise BadRow(f"an id of {agg_id}, {first_id}, {last_id} has more digits than one can have")
         if last_id < first_id:
             raise BadRow(f"last trade id {last_id} is before the first, {first_id}")
         slot = self._slots.get(symbol)

@@ -108,7 +108,7 @@ def decode_line(line: bytes) -> tuple[int, Payload | list[Payload] | PassedOver]
         message = _DECODE.decode(line)
     except msgspec.ValidationError:
         return received_ms, _loose(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRow(f"broken JSON: {error}") from error
     payload = message.data or message
     if payload.event in TRADE_EVENTS or (not payload.event and _is_rest_row(payload)):
@@ -128,7 +128,7 @@ def _loose(line: bytes) -> Payload | list[Payload] | PassedOver:
     """A message whose fields are not a trade's: another event, an array, or a broken trade."""
     try:
         message: Any = _DECODE_ANY.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRow(f"broken JSON: {error}") from error
     stream = ""
     if isinstance(message, dict) and "data" in message:
@@ -157,7 +157,7 @@ def array_rows(text: bytes) -> Iterator[tuple[int, Payload]]:
     """
     try:
         rows = DECODE_ARRAY.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRow(f"not an array of aggregate trades: {error}") from error
     line = 1
     begin = 0

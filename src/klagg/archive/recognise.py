@@ -101,6 +101,6 @@ def _messages(path: Path, lines: list[bytes], market: FileMarket | None) -> Reco
 def _is_json(line: bytes) -> bool:
     try:
         msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return True

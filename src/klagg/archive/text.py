@@ -137,6 +137,20 @@ def _refuse_binary(path: Path, block: bytes) -> None:
         ) from error
 
 
+def _with_head(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks that hold something; the first is large enough to tell by it what the file is, however it was packed."""
+    head = b""
+    for block in blocks:
+        head += block
+        if len(head) >= _HEAD_BYTES:
+            yield head
+            break
+    else:
+        if head:
+            yield head
+    yield from filter(None, blocks)
+
+
 def line_blocks(path: Path) -> Generator[bytes]:
     """The text of a file in blocks of whole lines, each ending in a newline, the first without a byte-order mark.
 
@@ -148,9 +162,7 @@ def line_blocks(path: Path) -> Generator[bytes]:
     rest: list[bytes] = []
     rest_bytes = 0
     started = False
-    for block in unpacked_blocks(path):
-        if not block:
-            continue
+    for block in _with_head(unpacked_blocks(path)):
         text = block
         if not started:
             _refuse_binary(path, block)

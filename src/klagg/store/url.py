@@ -26,7 +26,7 @@ def parse_db_url(text: str) -> Path:
         raise UsageError(f"the database's name holds a zero byte: {_KNOWN}")
     match = _SCHEME.fullmatch(text)
     if match is None:
-        return Path(text).expanduser()
+        return _at_home(text, text)
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme in ("postgresql", "postgres"):
         raise UsageError(f"{_without_password(text)}: PostgreSQL is not supported yet: {_KNOWN}")
@@ -37,7 +37,14 @@ def parse_db_url(text: str) -> Path:
     path = rest[3:]
     if not path or path == ":memory:":
         raise UsageError(f"{text}: names no file: {_KNOWN}")
-    return Path(path).expanduser()
+    return _at_home(path, text)
+
+
+def _at_home(path: str, text: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text}: the home directory that ~ stands for is not known: write the whole path") from None
 
 
 def _without_password(url: str) -> str:
