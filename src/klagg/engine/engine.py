@@ -36,6 +36,17 @@ class Tally:
     after_verified: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Ids of a slot that are missed: some of `[first_id, end_id)`, `first_id` among them; `end_id` has been seen."""
+
+    slot: int
+    first_id: int
+    end_id: int
+    since_ms: int
+    """When the first id beyond them arrived; `HOLE_PATIENCE_MS` later they are given up."""
+
+
 class Engine:
     """Candles of many instruments in several intervals, `1m` always among them.
 
@@ -218,6 +229,16 @@ class Engine:
     def expire_holes(self, now_ms: int) -> None:
         """Give up the holes in the ids that late arrivals have not filled within `HOLE_PATIENCE_MS`."""
         evidence.expire_holes(self._rows, self._ints, self._live, now_ms, self._tallies)
+
+    def holes(self) -> list[Hole]:
+        """The holes in the ids that may still be filled, one for each slot that has any."""
+        found = []
+        for slot in self._live[self._ints[s.AHEAD, self._live] > 0].tolist():
+            first_id = int(self._ints[s.NEXT_ID, slot])
+            places = np.flatnonzero(self._ints[s.AHEAD_MS : s.AHEAD_MS + s.WINDOW, slot])
+            end_id = first_id + int(((places - first_id) % s.WINDOW).max())
+            found.append(Hole(slot, first_id, end_id, int(self._ints[s.AHEAD_SEEN + places, slot].min())))
+        return found
 
     def sight(self, slots: Iterable[int], at_ms: int) -> None:
         """The feed of these instruments is alive since `at_ms`."""

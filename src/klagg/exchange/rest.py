@@ -5,46 +5,31 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgspec
-import numpy as np
 import structlog
 
 from klagg.clock import Clock, TimeSample
-from klagg.errors import MalformedMessage, NumberError
+from klagg.errors import MalformedMessage
+from klagg.exchange import aggtrades as agg_trade_rows
 from klagg.exchange import klines as kline_rows
 from klagg.exchange.budget import Purpose, WeightBudget
-from klagg.exchange.decimals import mantissa_and_scale
 from klagg.exchange.endpoints import Endpoints
 from klagg.exchange.http import Http, Params
 from klagg.exchange.symbols import SymbolList, parse_exchange_info
 from klagg.exchange.transport import SOCKETS, Transport
 from klagg.interval import MONTH_STEP, Interval
-from klagg.model import TRADE, Candles, Instrument, Market, Status, TradeKind, Trades
+from klagg.model import Candles, Instrument, Market, Status, Trades
 
 log = structlog.get_logger()
 
 TIME_WEIGHT: Final = 1
 EXCHANGE_INFO_WEIGHT: Final = {Market.USDM: 1, Market.SPOT: 20}
-AGG_TRADES_WEIGHT: Final = {Market.USDM: 20, Market.SPOT: 4}
-AGG_TRADES_LIMIT: Final = 1_000
-"""Rows of one answer at most, on both markets."""
 
 
 class _ServerTime(msgspec.Struct):
     server_time: int = msgspec.field(name="serverTime")
 
 
-class _AggTrade(msgspec.Struct):
-    a: int
-    p: str
-    q: str
-    f: int
-    l: int  # noqa: E741 - the exchange's name
-    T: int
-    m: bool
-
-
 _TIME: Final = msgspec.json.Decoder(_ServerTime)
-_AGG_TRADES: Final = msgspec.json.Decoder(list[_AggTrade])
 
 
 class RestClient:
@@ -229,7 +214,7 @@ class RestClient:
         from_id: int | None = None,
         start_ms: int | None = None,
         end_ms: int | None = None,
-        limit: int = AGG_TRADES_LIMIT,
+        limit: int = agg_trade_rows.LIMIT,
         purpose: Purpose = Purpose.REPAIR,
     ) -> Trades:
         """One answer of aggregate trades, ascending by id, slot 0, at the scale each needs.
@@ -241,7 +226,7 @@ class RestClient:
             ExchangeError: see `Http.get`; `RequestRejected` with code -4166 for trades that are no longer kept.
         """
         assert from_id is None or (start_ms is None and end_ms is None)
-        assert 0 < limit <= AGG_TRADES_LIMIT
+        assert 0 < limit <= agg_trade_rows.LIMIT
         wanted = {
             "fromId": from_id,
             "startTime": start_ms,
@@ -250,7 +235,7 @@ class RestClient:
         }
         params: Params = {"symbol": symbol, **{key: value for key, value in wanted.items() if value is not None}}
         return await self._http.get(
-            "/aggTrades", params, _parse_agg_trades, weight=AGG_TRADES_WEIGHT[self._market], purpose=purpose
+            "/aggTrades", params, agg_trade_rows.parse_rows, weight=agg_trade_rows.WEIGHT[self._market], purpose=purpose
         )
 
 
@@ -260,17 +245,3 @@ def count_opens(interval: Interval, start_ms: int, end_ms: int) -> int:
         return sum(1 for _ in interval.opens(start_ms, end_ms))
     first_ms = interval.open_at(start_ms - 1) + interval.step_ms
     return max(0, -(-(end_ms - first_ms) // interval.step_ms))
-
-
-def _parse_agg_trades(body: bytes, _asked_ms: int) -> Trades:
-    try:
-        rows = _AGG_TRADES.decode(body)
-        trades = np.zeros(len(rows), TRADE)
-        for at, row in enumerate(rows):
-            price, price_scale = mantissa_and_scale(row.p)
-            qty, qty_scale = mantissa_and_scale(row.q)
-            kind = TradeKind.MARKET if price and qty else TradeKind.OTHER
-            trades[at] = (0, price_scale, qty_scale, row.m, kind, row.a, price, qty, row.f, row.l, row.T)
-    except (msgspec.MsgspecError, NumberError, UnicodeDecodeError, OverflowError) as error:
-        raise MalformedMessage(f"aggregate trades cannot be read ({error})") from error
-    return trades

@@ -6,6 +6,7 @@
 | `queue` | what waits: the database's unverified candles, and the spans that others ask for |
 | `patience` | when what could not be settled is tried again |
 | `agenda` | what is asked for next, and what is on its way |
+| `holes` | missed trades, asked for by id while the engine still waits for them |
 | `settling` | what an answer means for the stored candles, in one transaction |
 | `repairer` | when what is asked for, what becomes of it, and who is told |
 """

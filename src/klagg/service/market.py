@@ -26,7 +26,9 @@ from klagg.exchange.transport import SOCKETS, Transport
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
+from klagg.repair.holes import Holes
 from klagg.service.auditing import ContinuousAudit
+from klagg.service.holes import HoleFilling
 from klagg.service.listings import Listings
 from klagg.service.past import Past
 from klagg.service.prices import seeds_by_rest
@@ -240,6 +242,13 @@ class MarketService:
             intervals=self.intervals,
             on_repaired=self._take_repaired,
         )
+        self.holes = HoleFilling(
+            self.market,
+            [worker.core for worker in self.workers],
+            Holes(self.market, self.rest, lambda: self.now_ms),
+            clock=self._clock,
+            now_ms=lambda: self.now_ms,
+        )
         self.past = Past(
             self.market,
             self.settings.history_ms,
@@ -388,6 +397,7 @@ class MarketService:
             tasks.create_task(self.margin.learn(self._clock))
             tasks.create_task(self._tick())
             tasks.create_task(self._renew())
+            tasks.create_task(self.holes.run())
             await self._fill()
             self.phase = "live"
             log.info("market.live", market=self.market.value, symbols=self.symbols, boundary_ms=self.boundary_ms)
