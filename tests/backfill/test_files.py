@@ -137,6 +137,26 @@ def test_any_order_of_kinds_days_and_symbols_gives_the_same(truth, tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("single_first", [True, False])
+def test_aggregates_and_single_trades_of_a_day_are_two_sources_not_one_recording(store, truth, tmp_path, single_first):
+    aggregates = write_trades(tmp_path, truth, "AAAUSDT", 0)
+    rows = ["id,price,qty,quote_qty,time,is_buyer_maker"]
+    for number, price, qty, t, maker in trades_of(truth, "AAAUSDT", 0):
+        rows.append(f"{number + 5_000_000},{price},{qty},{price * qty},{t},{maker}")
+    single = tmp_path / "AAAUSDT-trades-2024-09-02.csv"
+    single.write_text("\n".join(rows) + "\n")
+    if single_first:
+        bring(store, [single])
+        summary = bring(store, [aggregates])
+    else:
+        summary = bring(store, [aggregates, single])
+    assert summary.differences.candles == 0
+    minutes = store.read(1, BY_NAME["1m"], 0, LAST)
+    assert len(minutes) == 1_440
+    assert set(minutes["origin"].tolist()) == {int(Origin.TRADES)}
+    assert set(minutes["trades"].tolist()) == {4}
+
+
 def test_the_ends_of_a_recording_are_partial_and_what_klines_say_after_it_stands(store, truth, tmp_path):
     recording = write_trades(tmp_path, truth, "AAAUSDT", 0, name="recorded.csv.gz")
     bring(store, [recording], symbol="AAAUSDT")

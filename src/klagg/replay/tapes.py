@@ -1,4 +1,7 @@
-"""Files of trades through engines, one for each symbol; what closes is handed on."""
+"""Files of trades through engines, one for each symbol and kind of file; what closes is handed on.
+
+Aggregates and single trades have numberings of their own: files of both kinds, of the same day, are two recordings.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from klagg.archive import TradeChunk, TradeReader, coverage
+from klagg.archive.chunk import FileKind
 from klagg.archive.order import BrokenTime, InOrder
 from klagg.errors import FileFormatError
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS, Interval
@@ -17,6 +21,9 @@ from klagg.replay.tape import SLICE_MS, Tape
 NEIGHBOUR_MS: Final = DAY_MS
 """Trades later than this after the one before, their ids not following, are another recording: nothing is filled in
 between."""
+
+_Key = tuple[FileKind, str]
+"""Kind of file and symbol."""
 
 Deliver = Callable[[str, Candles], None]
 """Told a symbol and closed candles of it."""
@@ -33,8 +40,8 @@ class Tapes:
         self.trades = 0
         self._intervals = tuple(intervals)
         self._deliver = deliver
-        self._tapes: dict[str, Tape] = {}
-        self._before: dict[str, Tape | None] = {}
+        self._tapes: dict[_Key, Tape] = {}
+        self._before: dict[_Key, Tape | None] = {}
         """The tapes that the file under way has touched, as they were before it."""
 
     def file(self, reader: TradeReader) -> None:
@@ -50,10 +57,10 @@ class Tapes:
             self._file(reader)
         except BaseException:
             self.tally = tally
-            for symbol, tape in self._before.items():
-                self._tapes.pop(symbol, None)
+            for key, tape in self._before.items():
+                self._tapes.pop(key, None)
                 if tape is not None:
-                    self._tapes[symbol] = tape
+                    self._tapes[key] = tape
             raise
         finally:
             self._before.clear()
@@ -64,50 +71,51 @@ class Tapes:
 
     def end(self) -> None:
         """Close every recording."""
-        for symbol, tape in list(self._tapes.items()):
-            self._end(symbol, tape)
+        for key, tape in list(self._tapes.items()):
+            self._end(key, tape)
 
     def _file(self, reader: TradeReader) -> None:
         covered = coverage(reader.file.path)
-        orders: dict[str, InOrder] = {}
-        begun: set[str] = set()
+        orders: dict[_Key, InOrder] = {}
+        begun: set[_Key] = set()
         try:
             for chunk in reader:
                 for symbol, trades in _by_symbol(chunk):
-                    order = orders.setdefault(symbol, InOrder())
-                    self._play(symbol, order.take(trades), covered, begun)
-            for symbol, order in orders.items():
-                self._play(symbol, order.flush(), covered, begun)
+                    key = reader.file.kind, symbol
+                    order = orders.setdefault(key, InOrder())
+                    self._play(key, order.take(trades), covered, begun)
+            for key, order in orders.items():
+                self._play(key, order.flush(), covered, begun)
         except BrokenTime as error:
             line = _line_of(reader, error.agg_id)
             raise FileFormatError(f"{reader.file.path}: line {line}: {error}") from error
-        end_ms = max((self._tapes[symbol].last_ms for symbol in begun), default=0)
-        for symbol in begun:
-            tape = self._tapes[symbol]
+        end_ms = max((self._tapes[key].last_ms for key in begun), default=0)
+        for key in begun:
+            tape = self._tapes[key]
             tape.alive_ms, tape.covered_to_ms = end_ms, None if covered is None else covered[1]
             tape.advance(MINUTE.open_at(end_ms))
-            self._collect(symbol, tape)
+            self._collect(key, tape)
 
-    def _play(self, symbol: str, runs: Iterable[Trades], covered: tuple[int, int] | None, begun: set[str]) -> None:
-        """Apply trades of one symbol, in the order of their ids; `begun` are the symbols that the file has begun."""
+    def _play(self, key: _Key, runs: Iterable[Trades], covered: tuple[int, int] | None, begun: set[_Key]) -> None:
+        """Apply trades of one recording, in the order of their ids; `begun` are those that the file has begun."""
         for run in runs:
             cuts = np.flatnonzero(np.diff(run["time_ms"] // SLICE_MS)) + 1
             for piece in np.split(run, cuts) if len(cuts) else (run,):
-                tape = self._tape(symbol, piece, covered, new=symbol not in begun)
+                tape = self._tape(key, piece, covered, new=key not in begun)
                 if tape is None:
                     continue
-                begun.add(symbol)
+                begun.add(key)
                 if tape.follows_late(piece):
                     tape.prove()
-                    self._collect(symbol, tape)
+                    self._collect(key, tape)
                 tape.apply(piece)
-                self._collect(symbol, tape)
+                self._collect(key, tape)
 
-    def _tape(self, symbol: str, trades: Trades, covered: tuple[int, int] | None, *, new: bool) -> Tape | None:
-        """The tape of a symbol, going on or begun; None before its first market trade."""
-        tape = self._tapes.get(symbol)
-        if symbol not in self._before:
-            self._before[symbol] = None if tape is None else tape.copied()
+    def _tape(self, key: _Key, trades: Trades, covered: tuple[int, int] | None, *, new: bool) -> Tape | None:
+        """The tape of a recording, going on or begun; None before its first market trade."""
+        tape = self._tapes.get(key)
+        if key not in self._before:
+            self._before[key] = None if tape is None else tape.copied()
         if tape is not None:
             first_ms = int(trades["time_ms"][0])
             follows = int(trades["agg_id"].min()) <= tape.last_id + 1
@@ -117,26 +125,26 @@ class Tapes:
                     tape.advance(MINUTE.open_at(max(first_ms, lost_ms)))
                     tape.sight(MINUTE.open_at(first_ms) + MINUTE_MS)
                 return tape
-            self._end(symbol, tape)
+            self._end(key, tape)
         market_trades = np.flatnonzero((trades["kind"] == TradeKind.MARKET) & (trades["price"] > 0))
         if not len(market_trades):
             return None
         first = trades[market_trades[0]]
-        tape = self._tapes[symbol] = Tape(self._intervals, first, covered[0] if covered else None)
+        tape = self._tapes[key] = Tape(self._intervals, first, covered[0] if covered else None)
         return tape
 
-    def _collect(self, symbol: str, tape: Tape) -> None:
+    def _collect(self, key: _Key, tape: Tape) -> None:
         candles = tape.engine.collect()
         if len(candles):
-            self._deliver(symbol, candles)
+            self._deliver(key[1], candles)
 
-    def _end(self, symbol: str, tape: Tape) -> None:
+    def _end(self, key: _Key, tape: Tape) -> None:
         """Close a recording's last minute: `partial` (`filled` without trades), or proven where an archive file covers it."""
         if tape.lose() <= max(tape.last_ms, tape.alive_ms):
             tape.advance(tape.engine.minute_ms(tape.slot) + MINUTE_MS)
-        self._collect(symbol, tape)
+        self._collect(key, tape)
         self.tally.update(tape.tally())
-        del self._tapes[symbol]
+        del self._tapes[key]
 
 
 def begins(reader: TradeReader) -> tuple[int, Path]:
