@@ -1,6 +1,7 @@
 """`klagg backfill`."""
 
 import json
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
@@ -57,11 +58,15 @@ def backfill(
     settings = load_settings(
         common, usual_level="error", market=market_flag(market), symbols=symbols, intervals=intervals, rest_url=rest_url
     )
-    if from_ is None or from_ == ["rest"]:
-        return _by_rest(settings, start or f"-{settings.history}", end, again=again, as_json=json_)
-    if again:
-        raise UsageError("--again is for --from rest: files are always compared with what is there")
-    return _from_files(settings, from_, start, end, as_json=json_)
+    try:
+        if from_ is None or from_ == ["rest"]:
+            return _by_rest(settings, start or f"-{settings.history}", end, again=again, as_json=json_)
+        if again:
+            raise UsageError("--again is for --from rest: files are always compared with what is there")
+        return _from_files(settings, from_, start, end, as_json=json_)
+    except KeyboardInterrupt:
+        print("klagg: interrupted: what was brought stays, and the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def _by_rest(settings: "Settings", start: str, end: str | None, *, again: bool, as_json: bool) -> int:

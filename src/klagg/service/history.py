@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from klagg.backfill import (
     BackfillSummary,
@@ -24,8 +25,11 @@ from klagg.exchange.endpoints import for_market
 from klagg.exchange.rest import RestClient
 from klagg.interval import BY_NAME
 from klagg.model import Instrument, Market, Status
+from klagg.service.weights import sharing
 from klagg.store import SqliteStore, filling, open_store
 from klagg.store.thread import StoreThread
+
+GLOB: Final = frozenset("*?[")
 
 
 def backfill_by_rest(
@@ -56,7 +60,10 @@ async def _by_rest(
         DEFAULT_LIMITS[market], clock=clock, now_ms=now_or_zero_ms, shares=shares(settings.weight_share)
     )
     endpoints = for_market(market, settings.rest_urls.get(market), settings.ws_urls.get(market))
-    async with RestClient(endpoints, clock=clock, now_ms=now_or_zero_ms, budget=budget) as rest:
+    async with (
+        sharing(budget, settings.db, market, endpoints.rest_url),
+        RestClient(endpoints, clock=clock, now_ms=now_or_zero_ms, budget=budget) as rest,
+    ):
         calibrator = Calibrator(clock, exchange_clock, rest.server_time)
         await calibrator.start()
         now_ms = exchange_clock.now_ms()
@@ -103,7 +110,7 @@ async def _delisted(rest: RestClient, wanted: SymbolFilter, listed: Collection[s
     """Symbols named in full that are listed no more: the exchange may still have their klines, and is asked for one."""
     found = []
     for symbol in wanted.patterns:
-        if not wanted.wants_all and symbol not in listed and not set(symbol) & set("*?["):
+        if not wanted.wants_all and symbol not in listed and not set(symbol) & GLOB:
             try:
                 rows = await rest.klines(symbol, BY_NAME["1d"], start_ms=0, end_ms=1 << 42, price_scale=0, qty_scale=0)
             except RequestRejected:
@@ -126,7 +133,7 @@ def backfill_from_files(
     """
     market: Market = settings.one_market
     chosen = settings.symbol_filter(market)
-    only = chosen.patterns[0] if len(chosen.patterns) == 1 and chosen.patterns[0].isalnum() else None
+    only = chosen.patterns[0] if len(chosen.patterns) == 1 and not set(chosen.patterns[0]) & GLOB else None
     with ExitStack() as stack:
         store = patiently_blocking(lambda: stack.enter_context(filling(settings.db)))
         return backfill_files(
