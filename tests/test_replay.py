@@ -119,6 +119,20 @@ def test_ids_chain_across_neighbouring_files(tmp_path, store):
     assert summary.tally["holes"] == 0
 
 
+def test_ids_that_do_not_chain_between_neighbouring_days_prove_nothing_around_their_turn(tmp_path, store):
+    rows = [(100, "5.1", "2", 3_600_000, "true"), (101, "5.1", "2", 7_200_000, "true")]
+    cut_off = write_archive(tmp_path, DAY, "2024-09-01", rows)
+    rows = [(150, "5.2", "2", 3_600_000, "true"), (151, "5.2", "2", 7_200_000, "true")]
+    whole = write_archive(tmp_path, DAY + DAY_MS, "2024-09-02", rows)
+    replay([cut_off, whole], market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert len(minutes) == 2_880
+    hole = (minutes["open_ms"] >= DAY + 7_200_000) & (minutes["open_ms"] <= DAY + DAY_MS + 3_600_000)
+    assert set(minutes["origin"][hole].tolist()) == {int(Origin.FILLED), int(Origin.PARTIAL)}
+    assert set(minutes["origin"][~hole].tolist()) == {int(Origin.FLAT), int(Origin.TRADES)}
+    assert set(store.read(1, BY_NAME["1d"], 0, 1 << 60)["origin"].tolist()) == {int(Origin.PARTIAL)}
+
+
 def dump(store):
     with sqlite3.connect(store.path) as database:
         found = list(database.iterdump())

@@ -121,6 +121,9 @@ class Tapes:
             follows = int(trades["agg_id"].min()) <= tape.last_id + 1
             if follows or first_ms - tape.last_ms <= NEIGHBOUR_MS:
                 if new and not follows:
+                    if covered is not None and covered[0] == tape.covered_to_ms:
+                        # Neighbouring days whose ids do not chain: one of the files lacks trades, wherever it says it ends.
+                        tape.covered_to_ms = None
                     lost_ms = tape.lose()
                     tape.advance(MINUTE.open_at(max(first_ms, lost_ms)))
                     tape.sight(MINUTE.open_at(first_ms) + MINUTE_MS)
