@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,40 @@ def test_backfill_check_status_and_export_work_together(rest_url: str, capsys: p
         theirs = json.load(answer)
     ours = [list(row.values()) for row in rows]
     assert [list(map(Decimal, row)) for row in ours] == [list(map(Decimal, row)) for row in theirs]
+
+
+def test_audit_and_check_find_and_repair(rest_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> tuple[int, dict[str, Any]]:
+        code = main([*words, "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    exchange = ["--rest-url", rest_url]
+    assert run("backfill", *exchange, "--symbols", SYMBOL, "--start", "-1h", "--intervals", "5m")[0] == 0
+    code, report = run("audit", *exchange)
+    assert (code, report["ok"], report["total"]) == (0, True, 0)
+    assert report["compared"] > 50
+    with sqlite3.connect("klagg.db") as database:
+        (open_ms,) = database.execute("SELECT min(open_ms) + 900000 FROM candle WHERE series % 16 = 0").fetchone()
+        minute = f"series % 16 = 0 AND open_ms = {open_ms}"
+        assert database.execute(f"UPDATE candle SET trades = trades + 1 WHERE {minute}").rowcount == 1
+    code, report = run("audit", *exchange)
+    assert (code, report["counts"]["verified_differs"]) == (1, 1)
+    (finding,) = report["findings"]
+    assert (finding["symbol"], finding["interval"], finding["open_time_ms"]) == (SYMBOL, "1m", open_ms)
+    (texts,) = finding["fields"].values()
+    assert int(texts["database"]) == int(texts["exchange"]) + 1
+    assert report["by_symbol"] == {SYMBOL: {"verified_differs": 1}}
+    code, report = run("check", "--repair")
+    assert (code, report["ok"], report["found"]["ok"]) == (0, True, False)
+    assert report["handed_over"] == report["mended"]["taken_back_to_unverified"] > 0
+    code, report = run("audit", *exchange, "--repair")
+    assert (code, report["repaired"]) == (0, report["total"])
+    assert report["total"] >= 1
+    assert run("audit", *exchange)[1]["total"] == 0
+    assert main(["check"]) == 0
+    capsys.readouterr()
+    assert main(["audit", "--rest-url", "http://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_check_names_what_is_wrong(rest_url: str, capsys: pytest.CaptureFixture[str]) -> None:
