@@ -8,6 +8,7 @@
 | `agenda` | what is asked for next, and what is on its way |
 | `holes` | missed trades, asked for by id while the engine still waits for them |
 | `settling` | what an answer means for the stored candles, in one transaction |
+| `planner` | what is put on the agenda, newest first |
 | `repairer` | when what is asked for, what becomes of it, and who is told |
 """
 

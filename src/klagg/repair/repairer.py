@@ -17,16 +17,15 @@ import structlog
 from klagg.clock import Clock
 from klagg.errors import KlaggError, RequestRejected
 from klagg.exchange.budget import Purpose
-from klagg.exchange.klines import SETTLE_MS
 from klagg.exchange.rest import RestClient
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Gap, Instrument, Ints, Market, no_candles
 from klagg.refold import Refolded, Span, refold
 from klagg.repair import plan, settling
 from klagg.repair.agenda import Agenda
-from klagg.repair.patience import FAILED_FIRST_MS, FOLD_RETRY_MS, RETRY_MS, Key, Patience
-from klagg.repair.plan import Fetch, Wanted, Why
-from klagg.repair.queue import Asked, Queue
+from klagg.repair.patience import RETRY_MS, Patience
+from klagg.repair.plan import Fetch, Why
+from klagg.repair.planner import Planner
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -35,18 +34,9 @@ PACE_S: Final = 1.0
 """How often the queue is looked at while nothing is left of the last plan."""
 PLAN_LIFE_MS: Final = 10_000
 """A longer plan is made anew this often: what has become urgent meanwhile is newer, and goes first."""
-LEISURE_PACE_MS: Final = 60_000
-"""How often the others are compared."""
-LEISURE_AGE_MS: Final = 45_000
-"""A candle this old after its close has had its chance of a closing push."""
-LEISURE_SHARE: Final = 0.25
-"""How much of the exchange's weight per minute the comparison at leisure may take."""
 REQUESTS_AT_ONCE: Final = 24
 """Lanes: with a tenth of a second an answer they use up a minute's weight in some ten seconds. They leave a quarter of the
 client's connections to others."""
-LONGER_AT_ONCE: Final = 1_000
-"""Longer candles of one plan that are folded from what is stored, before their own klines are asked for: below half a second
-of the store's time."""
 GAPS_BACK_MS: Final = 30 * DAY_MS
 """Gaps on record that are newer than this are fetched at the start."""
 GAPS_PACE_MS: Final = 10_000
@@ -103,15 +93,11 @@ class Repairer:
         self._clock = clock
         self._intervals = tuple(intervals)
         self._on_repaired = on_repaired
-        self._asked = Asked()
-        self._urgent = Queue(store, market, urgent=True, age_ms=SETTLE_MS)
-        self._leisure = Queue(store, market, urgent=False, age_ms=LEISURE_AGE_MS)
         self._agenda = Agenda()
         self._patience = Patience()
+        self._planner = Planner(market, store, rest.budget, intervals, self._agenda, self._patience)
         self._retired: dict[int, Instrument] = {}
         self._deadline_ns: int | None = None
-        self._planned_ms = 0
-        self._leisure_ms = 0
         self._ended = 0
         self._gaps_ms = 0
         self._record_read = False
@@ -129,8 +115,8 @@ class Repairer:
                 self._keep(Fetch(instrument_id, MINUTE, start_ms, end_ms))
 
     def _keep(self, fetch: Fetch, not_before_ms: int = 0) -> None:
-        self._asked.keep(fetch, not_before_ms)
-        self.stats.dropped = self._asked.dropped
+        self._planner.asked.keep(fetch, not_before_ms)
+        self.stats.dropped = self._planner.asked.dropped
 
     def _known(self) -> Mapping[int, Instrument]:
         return {**self._retired, **self._instruments()}
@@ -155,8 +141,8 @@ class Repairer:
                 try:
                     await self._read_record()
                     await self._settle_gaps()
-                    if len(self._agenda) == 0 or self._now_ms() - self._planned_ms >= PLAN_LIFE_MS:
-                        await self._plan(hold=True)
+                    if len(self._agenda) == 0 or self._now_ms() - self._planner.planned_ms >= PLAN_LIFE_MS:
+                        await self._plan(starting=False)
                 except (KlaggError, OSError, TimeoutError) as error:
                     self._note(error)
                     self._patience.pause(self._now_ms())
@@ -185,7 +171,7 @@ class Repairer:
     async def _until_settled(self) -> None:
         while True:
             ended = self._ended
-            await self._plan(hold=False)
+            await self._plan(starting=True)
             await self._agenda.finished()
             if self._ended == ended:
                 return
@@ -193,69 +179,9 @@ class Repairer:
     def _is_late(self, wait_ms: int) -> bool:
         return self._deadline_ns is not None and self._clock.monotonic_ns() + wait_ms * 1_000_000 >= self._deadline_ns
 
-    async def _plan(self, *, hold: bool) -> None:
-        """Put on the agenda what may be asked for now; while holding (that is, not at a start) also what is compared at leisure."""
-        now_ms = self._planned_ms = self._now_ms()
-        left = self._agenda.take_back()
-        known = self._known().keys() - set(self._patience.resting(now_ms))
-        for fetch in left:
-            if fetch.why is Why.ASKED:
-                self._keep(fetch)
-        planned = []
-        for fetch in self._asked.take(now_ms):
-            if fetch.instrument_id in known:
-                planned.append(fetch)
-            elif fetch.instrument_id in self._known():
-                self._keep(fetch, now_ms + FAILED_FIRST_MS)
-        urgent = await self._urgent.ready(now_ms, known, self._is_ready, hold=hold)
-        self.stats.pending = sum(len(opens) for opens in urgent.values()) + self._agenda.flying
-        planned += await self._fetches(urgent, Why.URGENT)
-        if hold:
-            if now_ms - self._leisure_ms >= LEISURE_PACE_MS:
-                self._leisure_ms = now_ms
-                leisurely = await self._leisure.ready(now_ms, known, self._is_ready, hold=False)
-                fetches = await self._fetches(leisurely, Why.LEISURE)
-                weight = int(self._rest.budget.limit * LEISURE_SHARE)
-                planned += plan.affordable(self._market, fetches, weight)
-            else:
-                planned += [fetch for fetch in left if fetch.why is Why.LEISURE]
-        self._agenda.put(planned)
-
-    def _is_ready(self, key: Key) -> bool:
-        return self._patience.is_ready(key, self._planned_ms) and not self._agenda.is_flying(key)
-
-    async def _fetches(self, ready: Wanted, why: Why) -> list[Fetch]:
-        """What settles these candles, newest first: minutes, and the longer ones that their minutes cannot settle."""
-        minutes = {key: opens for key, opens in ready.items() if key[1] == MINUTE.code}
-        longer = [
-            (open_ms, instrument_id, code)
-            for (instrument_id, code), opens in ready.items()
-            if code != MINUTE.code
-            for open_ms in opens
-        ]
-        # Those whose minutes are asked for now follow from these; the newest of the others are looked at.
-        looked: dict[tuple[int, int], list[int]] = {}
-        followers = [key for key in longer if (key[1], MINUTE.code) in minutes]
-        others = sorted((key for key in longer if (key[1], MINUTE.code) not in minutes), reverse=True)[:LONGER_AT_ONCE]
-        for open_ms, instrument_id, code in others:
-            looked.setdefault((instrument_id, code), []).append(open_ms)
-        wanted: Wanted = {}
-        if looked:
-            wanted = await self._store.call(
-                settling.unsettled_longer,
-                self._store.store,
-                self._market,
-                self._intervals,
-                looked,
-                self._planned_ms,
-            )
-        waiting = [
-            (instrument_id, code, open_ms)
-            for open_ms, instrument_id, code in (*followers, *others)
-            if open_ms not in wanted.get((instrument_id, code), ())
-        ]
-        self._patience.put_off(waiting, self._planned_ms + FOLD_RETRY_MS, self._planned_ms)
-        return plan.fetches(self._market, {**minutes, **wanted}, why)
+    async def _plan(self, *, starting: bool) -> None:
+        await self._planner.plan(self._known().keys(), self._now_ms(), starting=starting)
+        self.stats.pending = self._planner.pending
 
     async def _lane(self) -> None:
         """Settle what is on the agenda, one after the other, for ever."""
@@ -296,9 +222,17 @@ class Repairer:
             qty_scale=instrument.qty_scale,
             purpose=Purpose.REPAIR,
         )
-        settled = await self._store.call(
-            self._bring, fetch, rows[rows["flags"] & Flag.VERIFIED != 0], instrument, now_ms
-        )
+        landing = asyncio.ensure_future(self._land(fetch, rows[rows["flags"] & Flag.VERIFIED != 0], instrument, now_ms))
+        try:
+            return await asyncio.shield(landing)
+        except asyncio.CancelledError:
+            # What the store knows the engine must be told, at the end of a start too.
+            await landing
+            raise
+
+    async def _land(self, fetch: Fetch, rows: Candles, instrument: Instrument, now_ms: int) -> bool:
+        """Bring an answer to the store and tell the engine; returns whether nothing of it is to be asked for again."""
+        settled = await self._store.call(self._bring, fetch, rows, instrument, now_ms)
         self._patience.succeeded(fetch.instrument_id)
         self._count(fetch, settled, instrument, now_ms)
         await self._tell(
