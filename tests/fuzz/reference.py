@@ -26,20 +26,30 @@ class Trade(NamedTuple):
     market: bool
 
 
+class Fraction(NamedTuple):
+    """A number that is not whole, as it is written: no field that klagg reads may be one."""
+
+    text: str
+
+
 class NotJson(Exception):
     """Not a JSON text."""
 
 
 def load(text: bytes) -> Any:
-    """The JSON of a text; fractions as `Decimal`. Bytes that are no UTF-8 may stand where nobody looks."""
+    """The JSON of a text. Bytes that are no UTF-8 may stand where nobody looks."""
     try:
-        return json.loads(text.decode("utf-8", "replace"), parse_float=Decimal)
+        return json.loads(text.decode("utf-8", "replace"), parse_float=Fraction, parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         raise NotJson from error
 
 
-def names_twice(text: bytes) -> bool:
-    """Whether an object names something twice: readers differ in what they make of that."""
+def _whole_number(text: str) -> int | Fraction:
+    return int(text) if len(text) < 4_000 else Fraction(text)
+
+
+def is_odd(text: bytes) -> bool:
+    """Whether an object names something twice, or a text has half a character: readers differ in what they make of that."""
     twice = False
 
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -47,8 +57,8 @@ def names_twice(text: bytes) -> bool:
         twice |= len(pairs) != len(dict(pairs))
         return dict(pairs)
 
-    json.loads(text.decode("utf-8", "replace"), object_pairs_hook=look)
-    return twice
+    json.loads(text.decode("utf-8", "replace"), object_pairs_hook=look, parse_int=_whole_number)
+    return twice or b"\\ud" in text.lower()
 
 
 def payload(text: bytes) -> dict[str, Any] | None:

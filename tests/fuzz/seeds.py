@@ -4,6 +4,7 @@ The samples are the exchange's own forms (its documentation, its recordings); va
 numbers at their bounds, other types, fields missing, twice, or out of order.
 """
 
+import copy
 import json
 import random
 import re
@@ -146,6 +147,10 @@ INTERESTING: list[Any] = [
 ]
 
 
+def _interesting(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(INTERESTING))
+
+
 def mutate_json(value: Any, rng: random.Random) -> Any:
     """A JSON value with something in it changed."""
     value = json.loads(json.dumps(value))
@@ -153,20 +158,20 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
         places: list[tuple[Any, Any]] = []
         _walk(value, places)
         if not places:
-            return rng.choice(INTERESTING)
+            return _interesting(rng)
         holder, key = rng.choice(places)
         match rng.randrange(7):
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[rng.choice(("x", "k", "data", "e", "t", "brandNew"))] = rng.choice(INTERESTING)
+                holder[rng.choice(("x", "k", "data", "e", "t", "brandNew"))] = _interesting(rng)
             case 2 if isinstance(holder[key], int) and not isinstance(holder[key], bool):
                 holder[key] += rng.choice((-60_000, -1, 1, 60_000, 10**9))
             case 3 if isinstance(holder[key], str) and holder[key]:
                 at = rng.randrange(len(holder[key]))
                 holder[key] = holder[key][:at] + rng.choice("0123456789.-+eE ") + holder[key][at + rng.randrange(2) :]
             case _:
-                holder[key] = rng.choice(INTERESTING)
+                holder[key] = _interesting(rng)
     return value
 
 

@@ -91,7 +91,7 @@ def _one_message(message: bytes, decoded: Decoded) -> None:
         _kline(row, event["k"])
         assert SLOTS[event["s"]] == row["slot"]
         assert event["k"]["x"] is True
-    if isinstance(event.get("s"), str) and event["s"] in SLOTS and not reference.names_twice(message):
+    if isinstance(event.get("s"), str) and event["s"] in SLOTS and not reference.is_odd(message):
         if reference.plainly_a_trade(event):
             assert len(decoded.trades) == 1, decoded.rejected
         if reference.plainly_a_closing(event):
@@ -157,8 +157,8 @@ def symbols(data: bytes) -> None:
 def _grid(filters: list[dict[str, Any]], kind: str, key: str) -> int:
     for each in filters:
         if each.get("filterType") == kind:
-            fraction = str(each.get(key, "0")).partition(".")[2].rstrip("0")
-            return min(len(fraction), 18)
+            written = each.get(key, "0")
+            return min(len(written.partition(".")[2].rstrip("0")), 18) if isinstance(written, str) else 0
     return 0
 
 

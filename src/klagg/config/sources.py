@@ -94,11 +94,14 @@ def _file(config: Path | None, environment: Mapping[str, str], folder: Path) -> 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        written = tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
+    try:
+        written = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only TOML's own error: a number of thousands of digits, tables within tables without end.
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
     settings: dict[str, Any] = {}
     for key, value in written.items():
         name = key.replace("-", "_")

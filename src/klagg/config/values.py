@@ -207,7 +207,7 @@ def parse_margin(text: str | int) -> int | None:
     written = str(text).strip().lower()
     if written == "auto":
         return None
-    if not (written.isascii() and written.isdigit()) or int(written) > 10_000:
+    if not (written.isascii() and written.isdigit()) or len(written) > 5 or int(written) > 10_000:
         raise UsageError(f"margin_ms {text!r}: write a whole number of milliseconds from 0 to 10000, or auto")
     return int(written)
 

@@ -167,7 +167,9 @@ def _scale(row: _Symbol, filter_type: str, key: str) -> int:
     """The fractional digits of a grid; 0 where there is none (the first trade will widen it)."""
     for entry in row.filters:
         if entry.get("filterType") == filter_type:
-            text = str(entry.get(key, "0"))
+            text = entry.get(key, "0")
+            if not isinstance(text, str):
+                return 0  # a number of JSON has gone through a float
             parse(text)
             return min(digits_of(text), MAX_SCALE)
     return 0
@@ -179,7 +181,7 @@ def _weight_limit(rows: list[msgspec.Raw]) -> int:
     for raw in rows:
         try:
             row = _LIMIT_DECODER.decode(raw)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
         if row.rate_limit_type == "REQUEST_WEIGHT" and row.interval == "MINUTE" and row.interval_num > 0:
             limits.append(row.limit // row.interval_num)

@@ -27,6 +27,7 @@ VALUE_SHOWN: Final = 60
 """Characters of an offending value kept."""
 
 _RUNNING_KLINE: Final = b'"x":false'
+_KLINE_EVENT: Final = b'"e":"kline"'
 """Nine in ten messages are pushes of a running candle; nobody needs them, so they are not parsed at all."""
 _MARKET_ORDER: Final = "MARKET"
 
@@ -130,7 +131,7 @@ def decode(payloads: Sequence[bytes], slots: Mapping[str, int]) -> Decoded:
     """
     batch = _Batch(slots)
     for payload in payloads:
-        if _RUNNING_KLINE in payload:
+        if _RUNNING_KLINE in payload and _KLINE_EVENT in payload:
             batch.running_klines += 1
         else:
             batch.take(payload)

@@ -58,12 +58,14 @@ def load_faults(path: Path) -> tuple[AnyFault, ...]:
         UsageError: the file cannot be read, or something in it is not as it must be; names what, and what is allowed.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"--faults {path}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--faults {path}: cannot be read ({error})") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--faults {path}: is not TOML ({error})") from error
     unknown = sorted(document.keys() - {"fault"})
     if unknown:
