@@ -27,7 +27,7 @@ def in_the_code() -> dict[str, tuple[set[str], set[str]]]:
                 continue
             note = isinstance(call.func, ast.Attribute) and call.func.attr == "note"
             assert all(keyword.arg for keyword in call.keywords), f"{path}:{call.lineno}: fields must be named"
-            fields = {"detail"} if note else {str(keyword.arg) for keyword in call.keywords}
+            fields = {"market", "detail"} if note else {str(keyword.arg) for keyword in call.keywords}
             names = strings(call.args[0], scope)
             assert names, f"{path}:{call.lineno}: the event must be a plain string, or a name given plain strings"
             for name in names:

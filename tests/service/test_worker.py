@@ -37,7 +37,7 @@ class Surroundings:
         self.core = ShardCore(Market.USDM, range(VIRTUAL_SHARDS), claim, DEFAULT_INTERVALS)
         instrument = Instrument(Market.USDM, "BTCUSDT", Status.TRADING, 2, 0)
         self.core.seed(instrument, 1, Seed(START_MS, 1_000, 2, no_candles(), None, known=False))
-        self.recent = Recent(self.now_ms)
+        self.recent = Recent(Market.USDM, self.now_ms)
         streams = TradeStreams(for_market(Market.USDM, None, None), clock=self.clock, now_ms=self.now_ms)
         self.worker = Worker(
             "usdm-0",

@@ -18,6 +18,7 @@ from klagg.exchange.rest import RestClient
 from klagg.interval import HOUR_MS, Interval
 from klagg.model import Instrument, Market
 from klagg.service.recent import Recent
+from klagg.service.weights import sharing
 from klagg.store import StoredInstrument, open_store
 from klagg.store.thread import StoreThread
 
@@ -76,7 +77,10 @@ async def _by_rest(settings: Settings, plan: AuditPlan, progress: Progress | Non
         share = shares(settings.weight_share * SHARE_OF_BACKFILL)
         budget = WeightBudget(DEFAULT_LIMITS[market], clock=clock, now_ms=now_or_zero_ms, shares=share)
         endpoints = for_market(market, settings.rest_urls.get(market), settings.ws_urls.get(market))
-        async with RestClient(endpoints, clock=clock, now_ms=now_or_zero_ms, budget=budget) as rest:
+        async with (
+            sharing(budget, settings.db, market, endpoints.rest_url),
+            RestClient(endpoints, clock=clock, now_ms=now_or_zero_ms, budget=budget) as rest,
+        ):
             calibrator = Calibrator(clock, exchange_clock, rest.server_time)
             await calibrator.start()
             await rest.symbol_list()  # it tells the weight limit, and that this is the market's exchange

@@ -18,6 +18,7 @@ from klagg.errors import RequestRejected, StoreError, StoreUnavailable, UsageErr
 from klagg.exchange.budget import DEFAULT_LIMITS, Purpose, WeightBudget, shares
 from klagg.exchange.discovery import Discovery
 from klagg.exchange.endpoints import for_market
+from klagg.exchange.lane import LaneStats
 from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
@@ -28,6 +29,7 @@ from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, 
 from klagg.repair import Repairer
 from klagg.repair.holes import Holes
 from klagg.service.auditing import ContinuousAudit
+from klagg.service.facts import StoredFacts, stored_facts
 from klagg.service.holes import HoleFilling
 from klagg.service.listings import Listings
 from klagg.service.past import Past
@@ -37,6 +39,7 @@ from klagg.service.shard import Seed, ShardCore, seeds_of, seeds_of_closed
 from klagg.service.ticks import Boundary
 from klagg.service.worker import Committed, Worker
 from klagg.store import Claim, Commit, CommitResult, StoredInstrument
+from klagg.store.budget import WeightLedger
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -48,6 +51,8 @@ LAST_FLUSH_S: Final = 10.0
 RENEW_LEASE_S: Final = 5.0
 RETRY_S: Final = 5.0
 COUNT_S: Final = 3.0
+FACTS_S: Final = 30.0
+"""What else the database says is read this often: the last hour of a whole market takes some tens of milliseconds."""
 UNVERIFIED_SHOWN: Final = 10_000
 """Counting stops here: more than this is simply much."""
 NAMED: Final = 10
@@ -77,11 +82,15 @@ class MarketService:
         self.intervals = settings.interval_set
         self.filter = settings.symbol_filter(market)
         self.exchange_clock = ExchangeClock(clock)
-        self.recent = Recent(self._now_or_zero)
+        self.recent = Recent(market, self._now_or_zero)
         self.margin = Margin.of(market, settings.margin)
         endpoints = for_market(market, settings.rest_urls.get(market), settings.ws_urls.get(market))
         self.budget = WeightBudget(
-            DEFAULT_LIMITS[market], clock=clock, now_ms=self._now_or_zero, shares=shares(settings.weight_share)
+            DEFAULT_LIMITS[market],
+            clock=clock,
+            now_ms=self._now_or_zero,
+            shares=shares(settings.weight_share),
+            ledger=WeightLedger(store, market, endpoints.rest_url),
         )
         self.rest = RestClient(
             endpoints, clock=clock, now_ms=self._now_or_zero, budget=self.budget, transport=transport
@@ -91,6 +100,8 @@ class MarketService:
         self.phase = "starting"
         self.closed_minutes = 0
         self.unverified = 0
+        self.stored = StoredFacts()
+        """What the database said last."""
         self.live = asyncio.Event()
         self.on_commit: list[Committed] = []
         """Who is told what has just become durable."""
@@ -414,6 +425,11 @@ class MarketService:
         """How many symbols have candles made."""
         return sum(len(worker.core.slots) for worker in self.workers)
 
+    def lanes(self) -> list[LaneStats]:
+        """How each connection fares, that of discovery too."""
+        lanes = [lane for streams in self._streams for lane in streams.stats()]
+        return [*lanes, self._discovery.stats()] if self.workers else lanes
+
     async def _catch_up(self) -> None:
         """Close everything since the last run, in bounded chunks between which the sockets are read."""
         self.phase = "closing the minutes since the last run"
@@ -465,6 +481,10 @@ class MarketService:
                     store.unverified, self.market, before_ms=self.boundary_ms, urgent=None, limit=UNVERIFIED_SHOWN
                 )
                 self.unverified = len(queue)
+                if self.now_ms - self.stored.read_ms >= FACTS_S * 1e3:
+                    self.stored = await self._store.call(
+                        stored_facts, store, self.market, self.boundary_ms, self.now_ms
+                    )
             await self._clock.sleep(COUNT_S)
 
     # What repair and comparison bring

@@ -48,6 +48,8 @@ class Past:
         """Whether the configured depth is there, but for refused symbols."""
         self.progress: tuple[int, int, float] | None = None
         """Days of symbols done, all of them, and seconds left; None while none is fetched."""
+        self.differences = 0
+        """Candles that the history had otherwise than the database."""
         self._market = market
         self._history_ms = history_ms
         self._intervals = intervals
@@ -107,6 +109,7 @@ class Past:
                 self._recent.note("history.failed", str(error))
                 await self._clock.sleep(RETRY_S)
             else:
+                self.differences += done.differences.candles
                 return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]
 
     def _tell(self, pace: Pace) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 
 from klagg.exchange.wire import Rejected
+from klagg.model import Market
 
 log = structlog.get_logger()
 
@@ -17,9 +18,10 @@ LOGGED_REJECTIONS: Final = 20
 
 
 class Recent:
-    """A bounded list of notes, and counts by event that are never dropped."""
+    """A bounded list of notes of one market, and counts by event that are never dropped."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, market: Market, now_ms: Callable[[], int]) -> None:
+        self._market = market
         self._now_ms = now_ms
         self.notes: deque[tuple[int, str, str]] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
@@ -27,7 +29,7 @@ class Recent:
     def note(self, event: str, text: str) -> None:
         """Something happened that a person may want to know."""
         self.keep(event, text)
-        log.warning(event, detail=text)
+        log.warning(event, market=self._market.value, detail=text)
 
     def keep(self, event: str, text: str) -> None:
         """Count and show what is in the log already."""
@@ -40,5 +42,10 @@ class Recent:
         self.counts[f"rejected.{reason}"] += 1
         if self.counts[f"rejected.{reason}"] <= LOGGED_REJECTIONS:
             log.warning(
-                "feed.rejected", reason=reason, symbol=rejected.symbol, field=rejected.field, value=rejected.value
+                "feed.rejected",
+                market=self._market.value,
+                reason=reason,
+                symbol=rejected.symbol,
+                field=rejected.field,
+                value=rejected.value,
             )

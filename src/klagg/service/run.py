@@ -15,6 +15,7 @@ from klagg.engine.engine import compile_kernels
 from klagg.errors import KlaggError
 from klagg.exchange.transport import SOCKETS, Transport
 from klagg.service.market import MarketService
+from klagg.service.metrics import Metrics
 from klagg.service.serving import Serving
 from klagg.service.view import LiveView
 from klagg.store import filling
@@ -41,6 +42,7 @@ class Service:
         self.settings = settings
         self.store = store
         self.markets = [MarketService(market, settings, store, clock, transport) for market in settings.markets]
+        self.metrics = Metrics(self.markets)
         self.live = asyncio.Event()
         self._clock = clock
         self._serving = serving

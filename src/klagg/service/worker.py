@@ -71,6 +71,9 @@ class Worker:
         """How long after the newest durable boundary the commit that first carried it was through."""
         self.tick_lag_ms = 0
         self.written = 0
+        self.commits = 0
+        self.commit_s = 0.0
+        """What the commits took in the database, together."""
         self.failing_since_ms: int | None = None
         self._clock = clock
         self._now_ms = now_ms
@@ -296,6 +299,8 @@ class Worker:
             log.info("store.write_recovered", worker=self.name, after_ms=now_ms - self.failing_since_ms)
             self.failing_since_ms = None
         self.written += result.written
+        self.commits += 1
+        self.commit_s += result.seconds
         if batch.closed_upto_ms > self.durable_upto_ms:
             self.durable_upto_ms = batch.closed_upto_ms
             self.write_lag_ms = max(now_ms - batch.closed_upto_ms, 0)

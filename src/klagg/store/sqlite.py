@@ -13,7 +13,7 @@ from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
 from klagg.rules import Leave
-from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, strays
+from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, shares, strays
 from klagg.store import candles as candle_rows
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
@@ -26,6 +26,7 @@ from klagg.store.mending import Mending
 from klagg.store.newest import Newest
 from klagg.store.rows import Mask, end_ms, is_amended, is_closed, series_of
 from klagg.store.schema import SERIES_INTERVALS
+from klagg.store.shares import Settled
 
 READ_CHUNK: Final = 50_000
 """Candles held at a time by `iter_read`: about 7 MB."""
@@ -539,6 +540,10 @@ class SqliteStore:
         return Mending(self._database)
 
     # What it holds
+
+    def settled_minutes(self, market: Market, start_ms: int, end_ms: int) -> dict[Settled, int]:
+        """How many closed minutes of `[start_ms, end_ms)` stand how: see `klagg.store.shares`."""
+        return shares.settled_minutes(self._database, market, start_ms, end_ms)
 
     def series_count(self, market: Market) -> int:
         """How many series have an open snapshot or a closed candle (one seek for each possible one)."""
