@@ -79,6 +79,10 @@ def _magnitude(candles: Candles, name: str) -> npt.NDArray[np.float64]:
     return value
 
 
+_STEPPED: Final = -(1 << 62)
+"""In place of the beginning of a series whose scale has changed since."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Candles `[open_ms, until_ms)` whose scale contradicts their neighbours' (`until_ms` 0: to the end of the series)."""
@@ -101,7 +105,11 @@ class ScaleRuns:
     def __init__(self, widest: int) -> None:
         self._widest = widest
         self._run: Run | None = None
-        self._first = True
+        self._since_ms: int | None = None
+
+    def begin(self, open_ms: int) -> None:
+        """The series begins with the candle that opens there; later calls mean nothing."""
+        self._since_ms = open_ms if self._since_ms is None else self._since_ms
 
     def step(self, before: np.void, after: np.void, *, follows: bool) -> Run | None:
         """A change of scale between two candles of a series; a run that it proves wrong."""
@@ -111,14 +119,14 @@ class ScaleRuns:
             and int(after["open"]) <= 2 * int(before["close"])
         )
         run, self._run = self._run, None
-        first, self._first = self._first, False
+        since_ms, self._since_ms = self._since_ms, _STEPPED
         if not run_on:
             return None
         was, now, open_ms = int(before["price_scale"]), int(after["price_scale"]), int(after["open_ms"])
         if run is not None and run.scale_before == now:
             return Run(run.open_ms, open_ms, was, now)
-        if first and was > self._widest:
-            return Run(int(before["open_ms"]), open_ms, was, now)
+        if since_ms not in {None, _STEPPED} and was > self._widest:
+            return Run(since_ms or 0, open_ms, was, now)
         self._run = Run(open_ms, 0, now, was)
         return None
 
@@ -250,6 +258,7 @@ class Scan:
 
     def _check_scales(self, chain: Candles) -> None:
         """A scale that was changed by hand moves the price by powers of ten, there and back."""
+        self._scales.begin(int(chain["open_ms"][0]))
         follows = chain["open_ms"][1:] == next_opens(chain["open_ms"], self._series.interval)[:-1]
         waits = _waits(chain)
         for at in np.flatnonzero(chain["price_scale"][1:] != chain["price_scale"][:-1]).tolist():
