@@ -7,9 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  := build/bench
+FUZZ   := build/fuzz
 CODE   := src tests benchmarks examples
 
-.PHONY: help demo run test lint format bench lock clean
+.PHONY: help demo run test lint format bench fuzz lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +47,15 @@ bench: $(READY) ## the figures of docs/PERFORMANCE.md, one JSON line each
 	@$(BENCH)/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/bench.txt
 	@PYTHONPATH=src $(BENCH)/bin/python -m benchmarks --write docs/PERFORMANCE.md
 
+fuzz: ## the decoders under atheris (SECONDS=60 for each target, TARGETS="wire rows" for some of them)
+	@# In an environment of its own: atheris comes for few versions of Python.
+	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	@$(FUZZ)/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/fuzz.txt
+	@PYTHONPATH=src:tests $(FUZZ)/bin/python -m fuzz.run $(or $(SECONDS),60) $(TARGETS)
+
 lock: $(READY) ## renew the locked dependencies
 	@$(BIN)/python -m pip install --quiet uv
-	@for target in "run:" "dev:--group dev" "bench:--extra bench"; do \
+	@for target in "run:" "dev:--group dev" "bench:--extra bench" "fuzz:--group fuzz"; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $${target#*:} -o requirements/$${target%%:*}.txt; done
 

@@ -49,7 +49,11 @@ def _whole_number(text: str) -> int | Fraction:
 
 
 def is_odd(text: bytes) -> bool:
-    """Whether an object names something twice, or a text has half a character: readers differ in what they make of that."""
+    """Whether an object names something twice, or a text is no text: readers differ in what they make of that."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
     twice = False
 
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
