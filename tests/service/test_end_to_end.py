@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from klagg.clock import ScaledClock
 from klagg.config.settings import Settings
@@ -128,6 +129,20 @@ async def test_a_cut_and_lost_trades_are_repaired(tmp_path: Path) -> None:
         await minutes_later(running, 2)
         compared = await settled(running, boundary_ms)
         assert compared.different == []
+        shown = {
+            (sample.name, *sorted(set(sample.labels.values()) - {"usdm"})): sample.value
+            for family in text_string_to_metric_families(running.metrics.render().decode())
+            for sample in family.samples
+        }
+        market = running.markets[0]
+        assert shown["klagg_boundary_timestamp_seconds",] == market.boundary_ms / 1e3
+        assert shown["klagg_lane_reconnects_total", "usdm-0-1"] >= 1
+        assert shown["klagg_verified_minutes_total", "push"] == sum(w.comparison.verified for w in market.workers)
+        assert shown["klagg_verified_minutes_total", "rest"] == market.repairer.stats.equal
+        assert shown["klagg_trades_total", "applied"] > 0
+        assert shown["klagg_commit_seconds_count", "usdm-0"] == market.workers[0].commits > 0
+        assert shown["klagg_candles", "exchange", "yes"] > 0
+        assert shown["klagg_weight_shared",] == 1
 
 
 async def test_a_listing_is_activated_and_a_delisting_retired(tmp_path: Path) -> None:
