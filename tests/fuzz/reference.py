@@ -39,13 +39,20 @@ class NotJson(Exception):
 def load(text: bytes) -> Any:
     """The JSON of a text. Bytes that are no UTF-8 may stand where nobody looks."""
     try:
-        return json.loads(text.decode("utf-8", "replace"), parse_float=Fraction, parse_int=_whole_number)
+        return json.loads(
+            text.decode("utf-8", "replace"), parse_float=Fraction, parse_int=_whole_number, parse_constant=_no_number
+        )
     except (ValueError, RecursionError) as error:
         raise NotJson from error
 
 
 def _whole_number(text: str) -> int | Fraction:
     return int(text) if len(text) < 4_000 else Fraction(text)
+
+
+def _no_number(text: str) -> None:
+    """NaN and its like are Python's, not JSON's."""
+    raise ValueError(text)
 
 
 def is_odd(text: bytes) -> bool:
