@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Coroutine
 
 from aiohttp import WSMsgType, web
@@ -52,6 +52,7 @@ class JudgeVenue:
         self._banned_until_ms = 0
         self._bans_left = [start_ms + 60_000, start_ms + 230_000]
         self._weight: Counter[int] = Counter()
+        self._made: defaultdict[str, deque[dict]] = defaultdict(lambda: deque(maxlen=2_000))
         self._tasks: set[asyncio.Task[None]] = set()
         self._list(seed)
 
@@ -129,7 +130,9 @@ class JudgeVenue:
         now_ms, what, query = self.now_ms, request.match_info["what"], request.query
         limit = int(query.get("limit", 500))
         ladder = 1 if limit <= 100 else 2 if limit <= 500 else 5
-        weight = {"klines": 2 if self.market == "spot" else ladder, "exchangeInfo": self.limit // 300}.get(what, 1)
+        spot = self.market == "spot"
+        weights = {"klines": 2 if spot else ladder, "exchangeInfo": self.limit // 300, "aggTrades": 4 if spot else 20}
+        weight = weights.get(what, 1)
         self._weight[now_ms // MINUTE] += weight
         used = self._weight[now_ms // MINUTE]
         headers = {"X-MBX-USED-WEIGHT-1M": str(used)}
@@ -152,6 +155,11 @@ class JudgeVenue:
             return web.json_response({"serverTime": self.now_ms}, headers=headers)
         if what == "exchangeInfo":
             return web.json_response(self._info(), headers=headers)
+        if what == "aggTrades":
+            self.counts["by_id"] += 1
+            first = int(query["fromId"])
+            rows = [made for made in self._made[query["symbol"]] if made["a"] >= first and "X" not in made][:limit]
+            return web.json_response([{key: made[key] for key in "apqfTlm"} for made in rows], headers=headers)
         return self._klines(query, limit, headers)
 
     def _klines(self, query: dict, limit: int, headers: dict[str, str]) -> web.Response:
@@ -284,6 +292,7 @@ class JudgeVenue:
         else:
             one.trade(t_ms, qty, count, maker=maker)
         one.trade_id += count
+        self._made[one.name].append(message)
         self._deliver(one, message)
 
     def _deliver(self, one: Symbol, message: dict) -> None:

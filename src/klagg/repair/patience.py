@@ -23,6 +23,8 @@ REFUSED_LAST_MS: Final = DAY_MS
 WAITING_BOUND: Final = 500_000
 """Candles that wait for their next try (some 100 MB at the very worst); when full, those are forgotten whose time is nearest: they
 are tried again at once."""
+PRUNE_FROM: Final = 20_000
+"""From so many on, those whose time has come are forgotten now and then."""
 MANY: Final = 3
 """So many symbols that fail one after the other, and nothing that succeeds between: it is the exchange, or the database."""
 PAUSE_FIRST_MS: Final = 1_000
@@ -34,6 +36,7 @@ class Patience:
 
     def __init__(self) -> None:
         self._candles: dict[Key, int] = {}
+        self._prune_at = PRUNE_FROM
         self._lacked: set[Key] = set()
         self._symbols: dict[int, int] = {}
         self._refusals: dict[int, int] = {}
@@ -49,6 +52,9 @@ class Patience:
     def put_off(self, keys: Iterable[Key], until_ms: int, now_ms: int) -> None:
         """Leave candles alone until an instant."""
         self._candles.update(dict.fromkeys(keys, until_ms))
+        if len(self._candles) > self._prune_at:
+            self._candles = {key: until for key, until in self._candles.items() if until > now_ms}
+            self._prune_at = max(PRUNE_FROM, 2 * len(self._candles))
         if len(self._candles) > WAITING_BOUND:
             waiting = sorted(((until, key) for key, until in self._candles.items() if until > now_ms), reverse=True)
             self._candles = {key: until for until, key in waiting[: WAITING_BOUND // 2]}
