@@ -92,8 +92,8 @@ async def backfill(
     start_ms, end_ms = MINUTE.open_at(start_ms), min(MINUTE.open_at(end_ms), MINUTE.open_at(now_ms() - SETTLE_MS))
     summary = BackfillSummary()
     kept = tuple(intervals)
-    stored = Stored(store.store, market, kept, start_ms, end_ms, summary, now_ms)
-    work = _Backfill(rest, store, stored, market, instruments, kept, start_ms, end_ms, clock, summary)
+    stored = Stored(store.store, market, kept, start_ms, end_ms, summary)
+    work = _Backfill(rest, store, stored, market, instruments, kept, start_ms, end_ms, now_ms, clock, summary)
     work.progress, work.on_repaired, work.again = progress, on_repaired, again
     await work.run()
     return summary
@@ -110,6 +110,7 @@ class _Backfill:
         intervals: tuple[Interval, ...],
         start_ms: int,
         end_ms: int,
+        now_ms: Callable[[], int],
         clock: Clock,
         summary: BackfillSummary,
     ) -> None:
@@ -124,6 +125,7 @@ class _Backfill:
         self._intervals = intervals
         self._start_ms, self._end_ms = start_ms, end_ms
         self._stored = stored
+        self._now_ms = now_ms
         self._clock = clock
         self._refused: set[int] = set()
         self._days: deque[Day] = deque()
@@ -252,7 +254,7 @@ class _Backfill:
         return np.concatenate(found) if found else no_candles()
 
     async def _call(self, fn: Callable[..., Returned], *args: object) -> Returned:
-        return await patiently(self._clock, lambda: self._thread.call(fn, *args))
+        return await patiently(self._clock, lambda: self._thread.call(self._stored.known, self._now_ms(), fn, *args))
 
     def _elapsed_s(self) -> float:
         return (self._clock.monotonic_ns() - self._started_ns) / 1e9

@@ -1,7 +1,7 @@
 """What a backfill does with the database; every function here runs in the store's thread."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from klagg.model import Candles, Flag, Instrument, Market, Origin
 from klagg.refold import Refolded, Span, refold
 from klagg.store import SqliteStore, WriteResult
 
+Returned = TypeVar("Returned")
+
 
 class Stored:
     """The minutes of one market that a backfill brings, and the longer candles folded from them."""
@@ -28,7 +30,6 @@ class Stored:
         start_ms: int,
         end_ms: int,
         summary: BackfillSummary,
-        now_ms: Callable[[], int],
     ) -> None:
         self._store = store
         self._market = market
@@ -36,7 +37,11 @@ class Stored:
         self._start_ms = start_ms
         self._end_ms = end_ms
         self._summary = summary
-        self._now_ms = now_ms
+
+    def known(self, at_ms: int, fn: Callable[..., Returned], *args: object) -> Returned:
+        """Call a function of this; what it writes became known at an instant, and new candles are history and no news."""
+        with self._store.knowing(at_ms, publish_new=False):
+            return fn(*args)
 
     def closed_upto_ms(self) -> int | None:
         """Up to where a service has closed the market's minutes; None where none ever ran."""
@@ -54,12 +59,6 @@ class Stored:
         missing = np.setdiff1d(np.arange(day.start_ms, day.end_ms, MINUTE_MS), rows["open_ms"][final])
         return (int(missing[0]), int(missing[-1]) + MINUTE_MS) if len(missing) else None
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """What is known from now on; candles never stored before are history and no news."""
-        with self._store.transaction(), self._store.knowing(self._now_ms(), publish_new=False):
-            yield
-
     def lacks(self, instrument_id: int, interval: Interval, open_ms: int) -> bool:
         """Whether this candle is not there, or not verified."""
         rows = self._store.read(instrument_id, interval, open_ms, open_ms + 1)
@@ -70,7 +69,7 @@ class Stored:
         if len(rows) == 0:
             return
         interval = INTERVALS[int(rows["interval"][0])]
-        with self._transaction():
+        with self._store.transaction():
             stored = self._store.read(instrument_id, interval, start_ms, end_ms)
             ours, theirs = matched(stored, rows)
             self._summary.differences.note(self._market, instrument.symbol, stored[ours], rows[theirs], "rest")
@@ -92,7 +91,7 @@ class Stored:
     def fold_lacking(self, day: Day) -> None:
         """Fold the longer candles of a day whose minutes are all there, where some are not (an interval kept since)."""
         closed_upto_ms = self.closed_upto_ms()
-        with self._transaction():
+        with self._store.transaction():
             self._summary.folded += fold_missing(
                 self._store, day.instrument_id, self._intervals, day.start_ms, day.end_ms, closed_upto_ms
             )
@@ -100,7 +99,7 @@ class Stored:
     def write(self, instrument_id: int, rows: Candles) -> None:
         """Write candles of the exchange, under the store's guard."""
         if len(rows):
-            with self._transaction():
+            with self._store.transaction():
                 result = self._put(instrument_id, rows)
             self._summary.written += int(result.accepted.sum())
             self._summary.changed += int(result.changed.sum())
@@ -111,7 +110,7 @@ class Stored:
         gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms)
         if len(gaps) == 0:
             return
-        with self._transaction():
+        with self._store.transaction():
             self._put(instrument_id, gaps)
             span = Span(instrument_id, int(gaps["open_ms"][0]), int(gaps["open_ms"][-1]) + MINUTE_MS)
             refold(store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)

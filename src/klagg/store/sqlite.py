@@ -367,9 +367,10 @@ class SqliteStore:
             raise
 
     def record_gap(self, gap: Gap, at_ms: int | None = None) -> None:
-        """Put a span that could not be kept on record, as known at `at_ms` (without it: at the span's end)."""
+        """Put a span that could not be kept on record, as known at `at_ms`, else as `knowing` says, else at the span's end."""
+        known = [known_ms for known_ms in (at_ms, self._knowing.at_ms, gap.end_ms) if known_ms is not None]
         with self._database.transaction():
-            self._record((gap,), gap.end_ms if at_ms is None else at_ms)
+            self._record((gap,), known[0])
 
     def _record(self, spans: Sequence[Gap], at_ms: int) -> None:
         self._tell_gaps(gaps.record(self._database, spans, at_ms), at_ms)
