@@ -1,5 +1,7 @@
 """Gaps on record: opened, repaired, final, each seen apart."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from klagg.interval import BY_NAME, MINUTE_MS
 from klagg.model import Gap, Market, Origin, Status
-from klagg.store import GapState, open_store
+from klagg.store import GapState
 from klagg.store.gaps import NONE_THERE
 from store.samples import T0, candle, instrument, minutes
 
@@ -122,18 +124,24 @@ def test_many_and_long_gaps_are_looked_at_in_turn(owned, monkeypatch):
     assert owned.store.gap_counts(Market.USDM)[GapState.OPEN] == 9
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), max_size=12))
-def test_final_gaps_are_the_runs_of_the_minutes_that_are_unmatched(tmp_path_factory, spans):
-    """However they come, in pieces that touch, overlap or stand alone."""
-    store = open_store(str(tmp_path_factory.mktemp("gaps") / "k.db"), mode="create")
-    number = store.put_instruments([instrument("BTCUSDT")], T0)["BTCUSDT"]
-    gone: set[int] = set()
-    for first, count in spans:
-        store.write(np.full(count, number), unmatched(first, count))
-        gone |= set(range(first, first + count))
-    runs = [n for n in sorted(gone) if n - 1 not in gone]
-    ends = [n + 1 for n in sorted(gone) if n + 1 not in gone]
-    found = [one.gap for one in store.gap_records(Market.USDM, 100, GapState.FINAL)]
-    assert found == [gap(a, b, reason=NONE_THERE) for a, b in reversed(list(zip(runs, ends, strict=True)))]
-    store.close()
+def test_final_gaps_are_the_runs_of_the_minutes_that_are_unmatched(owned):
+    """However they come, in pieces that touch, overlap or stand alone; each example is a symbol of its own."""
+    examples = itertools.count()
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), max_size=12))
+    def play(spans):
+        symbol = f"S{next(examples)}USDT"
+        number = owned.store.put_instruments([instrument(symbol)], T0)[symbol]
+        gone: set[int] = set()
+        for first, count in spans:
+            owned.store.write(np.full(count, number), unmatched(first, count))
+            gone |= set(range(first, first + count))
+        runs = [n for n in sorted(gone) if n - 1 not in gone]
+        ends = [n + 1 for n in sorted(gone) if n + 1 not in gone]
+        found = [one.gap for one in owned.store.gap_records(Market.USDM, 10**6, GapState.FINAL)]
+        expected = [gap(a, b, symbol, NONE_THERE) for a, b in reversed(list(zip(runs, ends, strict=True)))]
+        assert [one for one in found if one.symbol == symbol] == expected
+
+    owned.commit(upto_ms=T0 + 100 * M)
+    play()

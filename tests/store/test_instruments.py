@@ -1,7 +1,6 @@
+import itertools
 import sqlite3
-import tempfile
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -164,14 +163,14 @@ class Twin:
         return found
 
 
-@settings(max_examples=60, deadline=None)
-@given(PUTS)
-def test_any_past_instant_is_read_as_it_was(puts):
-    twin, now = Twin(), 1
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(open_store(str(Path(folder) / "k.db"), mode="create")) as store,
-    ):
+def test_any_past_instant_is_read_as_it_was(owned):
+    """Each example has symbols of its own."""
+    examples = itertools.count()
+
+    @settings(max_examples=60, deadline=None)
+    @given(PUTS)
+    def play(puts):
+        example, twin, now = f"-{next(examples)}", Twin(), 1
         for wait, listed in puts:
             now += wait
             for told in listed:
@@ -179,20 +178,23 @@ def test_any_past_instant_is_read_as_it_was(puts):
             facts = [{**told, "extra": {"delivery_ms": told["delivery_ms"]}} for told in listed]
             for one in facts:
                 del one["delivery_ms"]
-            store.put_instruments([instrument(one.pop("symbol"), **one) for one in facts], now)
+            owned.store.put_instruments([instrument(one.pop("symbol") + example, **one) for one in facts], now)
         for t in sorted({0, 39, 40, 90, 119, 120, 150, 160, now, now + 1, *range(1, now, 7)}):
             found = {
-                past.instrument.symbol: {
-                    "symbol": past.instrument.symbol,
+                past.instrument.symbol.removesuffix(example): {
+                    "symbol": past.instrument.symbol.removesuffix(example),
                     "status": past.instrument.status,
                     "price_scale": past.instrument.price_scale,
                     "qty_scale": past.instrument.qty_scale,
                     "listed_ms": past.instrument.listed_ms,
                     "delivery_ms": past.instrument.extra["delivery_ms"],
                 }
-                for past in store.instruments_at(Market.USDM, t)
+                for past in owned.store.instruments_at(Market.USDM, t)
+                if past.instrument.symbol.endswith(example)
             }
             assert found == twin.at(t), t
+
+    play()
 
 
 def at(owned, t_ms, symbol="BTCUSDT"):
