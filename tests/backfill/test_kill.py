@@ -42,12 +42,17 @@ async def finished(process):
     return json.loads(out)
 
 
-async def asks(exchange, count):
-    """Wait until the exchange has been asked for so many more klines."""
+async def asks(exchange, process, count):
+    """Wait until the exchange has been asked for so many more klines, or the process has ended of itself."""
     wanted = exchange.asked.total() + count
-    while exchange.asked.total() < wanted:
+    ended = asyncio.ensure_future(process.wait())
+    while exchange.asked.total() < wanted and not ended.done():
         exchange.asked_event.clear()
-        await exchange.asked_event.wait()
+        asked = asyncio.ensure_future(exchange.asked_event.wait())
+        await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+    if ended.done():
+        assert await finished(process)
 
 
 def numbers_of(candle):
@@ -95,7 +100,7 @@ async def test_killed_again_and_again_it_goes_on_where_it_was(exchange, tmp_path
     kills = 2
     for _ in range(kills):
         process = await run(exchange, db, "--start", str(MONDAY - DAYS * DAY))
-        await asks(exchange, chance.randint(3, 20))
+        await asks(exchange, process, chance.randint(3, 20))
         process.send_signal(signal.SIGKILL)
         await process.communicate()
     summary = await finished(await run(exchange, db, "--start", str(MONDAY - DAYS * DAY)))
@@ -120,7 +125,7 @@ async def test_two_at_once_end_with_the_same_database(exchange, tmp_path):
 async def test_an_interrupt_ends_it_in_order_and_what_was_fetched_stays(exchange, tmp_path):
     db = tmp_path / "klagg.db"
     process = await run(exchange, db, "--start", str(MONDAY - DAYS * DAY))
-    await asks(exchange, 30)
+    await asks(exchange, process, 30)
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert process.returncode == 130
