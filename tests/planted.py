@@ -77,7 +77,7 @@ def exchanges() -> dict[Market, Exchange]:
         one.make_history(until_ms, chance)
         return one
 
-    finer = symbol("FINERUSDT", until_ms=FINER)
+    finer = symbol("FINERUSDT", born_ms=FINER - 3 * HOUR, until_ms=FINER)
     finer.finer()
     price = finer.price
     later = Symbol("FINERUSDT", 2, price + 7, 3, 3, FINER, trade_id=finer.trade_id)
@@ -88,7 +88,7 @@ def exchanges() -> dict[Market, Exchange]:
         symbol("QUIETUSDT", rate=0.1),
         finer,
         symbol("YOUNGUSDT", born_ms=LISTED),
-        symbol("GONEUSDT", until_ms=RETIRED),
+        symbol("GONEUSDT", born_ms=RETIRED - 5 * HOUR, until_ms=RETIRED),
     ]
     outage = symbol("OUTAGEUSDT")
     outage.lacking = set(OUTAGE)
@@ -281,7 +281,9 @@ DEFECTS = [
     Defect("a longer candle missing", (f"DELETE FROM candle WHERE {P}",)),
     Defect("the newest minute missing", (f"DELETE FROM candle WHERE {row(BTC, '1m', UPTO - MINUTE)}",)),
     Defect("the newest 30m candle missing", (f"DELETE FROM candle WHERE {row(BTC, '30m', UPTO - 30 * MINUTE)}",)),
-    Defect("minutes of a retired symbol missing", (f"DELETE FROM candle WHERE {row('GONEUSDT', '1m', AT)}",)),
+    Defect(
+        "minutes of a retired symbol missing", (f"DELETE FROM candle WHERE {row('GONEUSDT', '1m', RETIRED - HOUR)}",)
+    ),
     Defect("a row off the grid", copied("series", "open_ms + 1000", M)),
     Defect("a row moved off the grid", update("open_ms = open_ms + 30000", M)),
     Defect("an extra minute that the exchange lacks", copied("series", str(LISTED - MINUTE), row(YOUNG, "1m", LISTED))),
@@ -362,7 +364,7 @@ DEFECTS = [
         "a candle of another symbol",
         (
             f"DELETE FROM candle WHERE {M}",
-            *copied(f"(SELECT id * 16 FROM instrument WHERE symbol = '{BTC}')", "open_ms", row("FINERUSDT", "1m", AT)),
+            *copied(f"(SELECT id * 16 FROM instrument WHERE symbol = '{BTC}')", "open_ms", row(QUIET, "1m", AT)),
         ),
     ),
     Defect("rows of no instrument", copied("series + 16000", "open_ms", M), audit=False),

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from klagg import fixed
-from klagg.model import NUMBERS, Candles
+from klagg.model import Candles, Ints
 
 Mask = npt.NDArray[np.bool_]
 
+_POW10: Final = np.array(fixed.POW10, np.int64)
 _PRICES: Final = ("open", "high", "low", "close")
 _SUMS: Final = {  # people's name: ours, and whether it is in the quote asset
     "volume": ("volume", False),
@@ -21,13 +22,30 @@ _SUMS: Final = {  # people's name: ours, and whether it is in the quote asset
 
 def differing(ours: Candles, theirs: Candles) -> Mask:
     """Where candles of the same opens differ in a number that a kline has."""
-    same_scale = (ours["price_scale"] == theirs["price_scale"]) & (ours["qty_scale"] == theirs["qty_scale"])
-    differ: Mask = np.zeros(len(ours), np.bool_)
-    for name in NUMBERS:
-        differ |= ours[name] != theirs[name]
-    for at in np.flatnonzero(~same_scale):
+    by_price = theirs["price_scale"].astype(np.int64) - ours["price_scale"]
+    by_qty = theirs["qty_scale"].astype(np.int64) - ours["qty_scale"]
+    differ: Mask = ours["trades"] != theirs["trades"]
+    plain: Mask = np.ones(len(ours), np.bool_)
+    for name in _PRICES:
+        _note(differ, plain, ours[name], theirs[name], by_price)
+    for column, in_quote in _SUMS.values():
+        hi, lo = f"{column}_hi", f"{column}_lo"
+        digits = by_qty + by_price if in_quote else by_qty
+        words = (ours[hi] != 0) | (theirs[hi] != 0)
+        plain &= ~words | (digits == 0)
+        differ |= words & (ours[hi] != theirs[hi])
+        _note(differ, plain, ours[lo], theirs[lo], digits)
+    for at in np.flatnonzero(~plain):
         differ[at] = bool(differences(ours[at], theirs[at]))
     return differ
+
+
+def _note(differ: Mask, plain: Mask, ours: Ints, theirs: Ints, digits: Ints) -> None:
+    """Note where numbers differ, theirs being written with so many more digits; what needs more than a word is not plain."""
+    plain &= np.abs(digits) <= fixed.MAX_SCALE
+    factor = _POW10[np.minimum(np.abs(digits), fixed.MAX_SCALE)]
+    finer, coarser = np.where(digits >= 0, theirs, ours), np.where(digits >= 0, ours, theirs)
+    differ |= (finer % factor != 0) | (finer // factor != coarser)
 
 
 def differences(ours: np.void, theirs: np.void) -> dict[str, tuple[str, str]]:
