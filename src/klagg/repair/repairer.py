@@ -109,10 +109,18 @@ class Repairer:
         self._keep(Fetch(instrument_id, MINUTE, open_ms, open_ms + MINUTE_MS))
 
     def fetch(self, symbol: str, start_ms: int, end_ms: int) -> None:
-        """Fetch the minutes of a symbol ("" for all) in `[start_ms, end_ms)`, stored or not."""
+        """Fetch the minutes of a symbol ("" for all) in `[start_ms, end_ms)`, stored or not.
+
+        Longer candles follow from them; those that began before the span and ended within it are fetched themselves, since
+        the minutes before it may not be stored.
+        """
+        begun = {interval: interval.open_at(start_ms) for interval in self._intervals if interval is not MINUTE}
         for instrument_id, instrument in self._known().items():
             if symbol in {"", instrument.symbol}:
                 self._keep(Fetch(instrument_id, MINUTE, start_ms, end_ms))
+                for interval, open_ms in begun.items():
+                    if open_ms < start_ms and interval.next_open(open_ms) <= end_ms:
+                        self._keep(Fetch(instrument_id, interval, open_ms, interval.next_open(open_ms)))
 
     def _keep(self, fetch: Fetch, not_before_ms: int = 0) -> None:
         self._planner.asked.keep(fetch, not_before_ms)
