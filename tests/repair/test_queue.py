@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS
-from klagg.model import Origin, Status
+from klagg.model import Origin, Status, no_candles
 from klagg.repair.patience import WAITING_BOUND, Patience
 from klagg.repair.plan import Fetch
 from klagg.repair.queue import PAGE, PAGES_AT_ONCE, Asked
+from klagg.store import Commit
 from repair.rig import T0, Rig, refusal
 
 HEAP = 120_000
@@ -115,11 +117,15 @@ async def test_minutes_that_neither_side_has_are_kept_as_such_and_asked_for_no_m
 
 async def test_a_symbol_retired_by_an_earlier_run_is_repaired_too(rig):
     rig.put(OLD, [T0], Origin.PARTIAL)
-
+    opened = no_candles(1)
+    opened["open_ms"], opened["price_scale"], opened["qty_scale"], opened["first_id"] = T0 - MINUTE_MS, 2, 1, -1
+    rig.store.commit(Commit(rig.claim, range(256), T0 + DAY_MS, np.array([rig.ids[OLD]]), opened))
+    assert len(rig.store.open_candle(rig.ids[OLD], MINUTE)) == 1
     left = rig.instruments.pop(rig.ids[OLD])
     rig.store.put_instruments([replace(left, status=Status.RETIRED)], T0 + MINUTE_MS)
     await rig.run(30, lambda: rig.unverified == 0)
     rig.check()
+    assert len(rig.store.open_candle(rig.ids[OLD], MINUTE)) == 0, "what its closed candles have overtaken is gone"
 
 
 def test_asked_spans_wait_until_they_have_settled_and_have_a_bound(monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 
 from klagg import rules
 from klagg.interval import INTERVALS, Interval, fold_source
-from klagg.model import Candles, Flag, Instrument, Market, Origin, no_candles
+from klagg.model import Candles, Flag, Instrument, Market, Origin, Status, no_candles
 from klagg.refold import Refolded, Span, refold, whole
 from klagg.repair.plan import Fetch, Wanted, Why
 from klagg.repair.queue import LONGER_AGE_MS
@@ -20,6 +20,9 @@ from klagg.store import SqliteStore
 UNMATCHED_AGE_MS: Final = 600_000
 """A kline that the exchange still does not have this long after the close will not come. That is believed where the answer has a
 later one, or at the second time: an answer may come from a machine that knows nothing yet."""
+
+
+_FAR_MS: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +89,8 @@ def settle(
             store.closed_upto(market),
             numbers_changed=bool(result.changed.any()) or len(wanted) > len(held),
         )
+        if touched and instrument.status is Status.RETIRED:
+            _drop_overtaken(store, fetch.instrument_id, intervals)
     evident = held["open_ms"][rules.is_evident(held["origin"])]
     changed = result.accepted & (result.changed | ~np.isin(wanted["open_ms"], held["open_ms"]))
     return Settled(
@@ -98,6 +103,14 @@ def settle(
         refused=int((result.revisions < 0).sum()),
         refolded=refolded,
     )
+
+
+def _drop_overtaken(store: SqliteStore, instrument_id: int, intervals: Sequence[Interval]) -> None:
+    """Remove the open candles of a symbol that has left which its closed ones have overtaken: nobody closes them any more."""
+    for interval in intervals:
+        opened = store.open_candle(instrument_id, interval)
+        if len(opened) and len(store.read(instrument_id, interval, int(opened["open_ms"][0]), _FAR_MS, 1)):
+            store.mending.drop_snapshot(instrument_id, interval)
 
 
 def _missing(fetch: Fetch, instrument: Instrument, rows: Candles, held: Candles) -> list[int]:
