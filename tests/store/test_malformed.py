@@ -40,7 +40,7 @@ def change(db, *statements):
 
 def anew(table, statement, columns="*"):
     """The statements that make a table anew without SQLite's guard of types and keys, and then do one thing more."""
-    views = ("DROP VIEW candles_f64", "DROP VIEW candles")
+    views = ("DROP VIEW candles_f64", "DROP VIEW candles", "DROP VIEW candle_states")
     return (*views, f"CREATE TABLE loose AS SELECT {columns} FROM {table}", f"DROP TABLE {table}",
             f"ALTER TABLE loose RENAME TO {table}", statement)  # fmt: skip
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from klagg.errors import KlaggError
+from klagg.store.batches import Commit, CommitResult, WriteResult
 from klagg.store.candles import UNVERIFIED
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim
@@ -17,7 +18,7 @@ from klagg.store.events import Event, Kind, What
 from klagg.store.gaps import GapRecord, GapState
 from klagg.store.instruments import Life, StoredInstrument
 from klagg.store.newest import Newest
-from klagg.store.sqlite import CandleCount, Commit, CommitResult, SqliteStore, WriteResult
+from klagg.store.sqlite import CandleCount, SqliteStore
 from klagg.store.url import parse_db_url
 
 __all__ = [

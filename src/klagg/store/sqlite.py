@@ -4,17 +4,18 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
-from klagg.model import LAST_TRADE, Candles, Gap, Instrument, Ints, Market, Origin, no_candles
+from klagg.model import Candles, Gap, Instrument, Ints, Market, Origin
 from klagg.rules import Leave
 from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, shares, strays
 from klagg.store import candles as candle_rows
+from klagg.store.batches import Commit, CommitResult, WriteResult, no_ids
 from klagg.store.changes import PastInstrument, Rename
 from klagg.store.claims import LEASE_MS, Claim, OwnerLock, Ownership
 from klagg.store.database import Database
@@ -30,62 +31,6 @@ from klagg.store.shares import Settled
 
 READ_CHUNK: Final = 50_000
 """Candles held at a time by `iter_read`: about 7 MB."""
-
-
-def _no_ids() -> Ints:
-    return np.zeros(0, np.int64)
-
-
-def _no_last_trades() -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    return np.zeros(0, LAST_TRADE)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Commit:
-    """What one owner's shards produced up to a boundary.
-
-    `candles[n]` (closed ones carry `Flag.CLOSED`, the others are open snapshots) belongs to `instrument_ids[n]`, and
-    `last_trades[m]` to `last_trade_instrument_ids[m]`; all of these instruments are of `shards`. `now_ms` is when all this
-    is known, and renews the lease in passing; without it, the newest boundary in the batch counts.
-    """
-
-    claim: Claim
-    shards: Sequence[int]
-    closed_upto_ms: int
-    instrument_ids: Ints = field(default_factory=_no_ids)
-    candles: Candles = field(default_factory=no_candles)
-    last_trade_instrument_ids: Ints = field(default_factory=_no_ids)
-    last_trades: np.ndarray[tuple[int], np.dtype[np.void]] = field(default_factory=_no_last_trades)
-    gaps: Sequence[Gap] = ()
-    now_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CommitResult:
-    """What became of a commit.
-
-    `accepted[n]` and `revisions[n]` go with the commit's candles (of `commit_all`: with all of
-    them, one commit after the other); open snapshots have revision 0. `revised` counts closed candles whose numbers changed.
-    """
-
-    written: int
-    refused: int
-    revised: int
-    seconds: float
-    accepted: Mask
-    revisions: Ints
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WriteResult:
-    """What became of candles written without a claim, each array as long as the candles.
-
-    `changed`: the numbers of a stored closed candle changed. `revisions` is -1 where the minute is not closed yet.
-    """
-
-    accepted: Mask
-    changed: Mask
-    revisions: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +198,7 @@ class SqliteStore:
         with self._database.transaction():
             outcomes = [self._put(batch) for batch in batches]
         accepted = np.concatenate([np.zeros(0, np.bool_), *(outcome[0] for outcome in outcomes)])
-        revisions = np.concatenate([_no_ids(), *(outcome[1] for outcome in outcomes)])
+        revisions = np.concatenate([no_ids(), *(outcome[1] for outcome in outcomes)])
         written = int(accepted.sum())
         return CommitResult(
             written,

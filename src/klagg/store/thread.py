@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 from klagg.errors import StoreError
+from klagg.store.batches import Commit, CommitResult
 from klagg.store.database import open_database
-from klagg.store.sqlite import Commit, CommitResult, SqliteStore
+from klagg.store.sqlite import SqliteStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
