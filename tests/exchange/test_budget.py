@@ -313,6 +313,22 @@ async def test_live_requests_of_one_process_are_not_starved_by_the_backfill_of_a
     await asyncio.gather(*backfill, *repair, return_exceptions=True)
 
 
+async def test_what_is_on_its_way_at_the_turn_of_the_minute_counts_for_the_others_too(thread: Direct) -> None:
+    clock = ManualClock()
+    one, other = shared(thread, clock, 1_000), shared(thread, clock, 1_000)
+    clock.jump(59_900)
+    for _ in range(90):
+        await one.acquire(10, Purpose.LIVE)
+    clock.jump(200)
+    asked = [asyncio.create_task(other.acquire(10, Purpose.LIVE)) for _ in range(20)]
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    assert sum(task.done() for task in asked) <= 5, "900 may arrive in the new minute, and 950 may be used"
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
 async def test_the_ledger_is_asked_for_some_requests_at_a_time(thread: Direct) -> None:
     used = shared(thread, ManualClock(), 2_400)
     for _ in range(1_900):
