@@ -11,7 +11,7 @@ from klagg.engine import matching
 from klagg.engine.engine import Engine
 from klagg.engine.fold import fold
 from klagg.interval import BY_NAME, MINUTE, MINUTE_MS, parse_intervals
-from klagg.model import Candles, Flag, Origin, joined, no_candles
+from klagg.model import Candles, Flag, Origin, TradeKind, joined, no_candles
 from oracle import Candle, Instrument, Trade, candle_of, exact_candles, flat, mantissa_of, trade_rows
 
 START_MS = 1_723_420_620_000
@@ -263,3 +263,15 @@ def test_a_fold_that_ends_before_the_first_minute_here_is_refused() -> None:
     base = kline_row(flat(open_ms, Decimal("100.5"), Origin.EXCHANGE), world.slot, BY_NAME["5m"].code)
     assert world.engine.rebase(base, START_MS - MINUTE_MS).tolist() == [False]
     assert world.engine.rebase(base, START_MS).tolist() == [True]
+
+
+@pytest.mark.parametrize("price", [Decimal(0), Decimal(7)])
+def test_ids_that_are_seen_before_any_market_trade_leave_a_last_trade_with_a_price(price: Decimal) -> None:
+    """Otherwise the database would hold a last trade at price 0, which no start accepts (found by the simulation)."""
+    engine = Engine(parse_intervals(["1m"]))
+    slot = engine.add(1, 0, START_MS, 1_005)
+    trades = trade_rows([Trade(5, START_MS + 1_000, price, Decimal(0))], slot)
+    trades["kind"] = TradeKind.OTHER
+    engine.apply(trades, START_MS + 1_100)
+    last = engine.last_trades()[0]
+    assert (int(last["agg_id"]), int(last["price"])) == (5, 1_005)

@@ -94,6 +94,8 @@ class Engine:
         ints[s.MINUTE] = ints[s.BORN] = boundary_ms
         ints[s.SEEDED] = boundary_ms if origin == Origin.SEED else -1
         ints[s.NEXT_ID] = -1
+        # Until a market trade is the last: ids may be seen before a price is.
+        ints[s.FRONTIER_PRICE] = price
         ints[s.FIRST_AGG : s.AHEAD_MS] = -1
         ints[s.CHAIN] = ints[s.SIGHTED] = s.FAR
         closing.place(self._rows, self._ints, slot, boundary_ms, price, self._calendar)
