@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from klagg.clock import ScaledClock
 from klagg.config.settings import Settings
-from klagg.interval import MINUTE_MS
+from klagg.interval import DAY_MS, MINUTE_MS
 from klagg.model import Market
 from klagg.service.run import Service
 from klagg.service.serving import Serving
@@ -18,9 +20,9 @@ from klagg.sim import ExchangeSettings, OfflineExchange
 from klagg.store import open_store
 from klagg.store.thread import StoreThread
 
-SPEED = 10.0
-SYMBOLS = 8
-HISTORY = "3h"
+SPEED = 20.0
+SYMBOLS = 5
+HISTORY = "26h"
 
 
 @dataclass
@@ -38,6 +40,13 @@ class Pair:
     @property
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.serving.address[1]}"
+
+    def revised(self) -> list[tuple[str, str, int]]:
+        """Market, symbol and open of every minute whose numbers changed after it was first stored."""
+        with contextlib.closing(sqlite3.connect(self.service.store.store.path)) as shell:
+            return shell.execute(
+                "SELECT market, symbol, open_time_ms FROM candles WHERE interval = '1m' AND closed AND revision > 0"
+            ).fetchall()
 
     def closed_ms(self, market: Market) -> int:
         """A boundary long enough ago that all before it is closed, durable and settled."""
@@ -66,7 +75,7 @@ async def open_pair(
 ) -> AsyncIterator[Pair]:
     exchange = OfflineExchange(
         *(
-            ExchangeSettings(market=market, symbols=symbols, seed=5, speed=speed, history_ms=2 * 24 * 60 * MINUTE_MS)
+            ExchangeSettings(market=market, symbols=symbols, seed=5, speed=speed, history_ms=2 * DAY_MS)
             for market in markets
         )
     )
@@ -79,6 +88,7 @@ async def open_pair(
         ws_url=tuple(f"{name}={exchange.ws_url}" for name in names),
         history=HISTORY,
         clock_speed=speed,
+        margin_ms=3_000,
         serve="127.0.0.1:0",
     )
     serving = Serving(settings)
@@ -104,8 +114,8 @@ async def open_pair(
         await exchange.stop()
 
 
-@pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[Pair]:
-    """Both markets at one address."""
-    async with open_pair(tmp_path, Market.USDM, Market.SPOT) as pair:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    """Both markets at one address, for all tests of a module: a pair takes some seconds to make."""
+    async with open_pair(tmp_path_factory.mktemp("pair"), Market.USDM, Market.SPOT) as pair:
         yield pair

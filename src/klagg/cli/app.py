@@ -14,6 +14,7 @@ from klagg.cli.export import export
 from klagg.cli.later import INSTEAD, later
 from klagg.cli.replay import replay
 from klagg.cli.run import run
+from klagg.cli.serve import serve
 from klagg.cli.status import status
 
 SERVICE = Group("Service", sort_key=1)
@@ -32,6 +33,7 @@ app = App(
 app["--help"].group = app["--version"].group = TOOLS
 
 app.command(run, group=SERVICE)
+app.command(serve, group=SERVICE)
 app.command(demo, group=SERVICE)
 app.command(exchange, group=SERVICE)
 app.command(replay, group=DATA)

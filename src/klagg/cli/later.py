@@ -8,7 +8,6 @@ from cyclopts import Parameter
 from klagg.errors import UsageError
 
 INSTEAD: Final = {
-    "serve": "read the database with klagg export, or by its views candles and candles_f64",
     "tail": "read the newest candles with klagg export, or by the database's view candles",
     "doctor": "klagg run says in one line what stands in the way",
     "connect": "klagg export writes csv, jsonl, parquet and arrow",

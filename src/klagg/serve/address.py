@@ -15,6 +15,7 @@ from klagg.serve.hub import Hub
 from klagg.serve.limits import Weights
 from klagg.serve.pushes import Pusher
 from klagg.serve.rest import MarketRest
+from klagg.serve.running import RunningCandles
 from klagg.serve.server import Server
 from klagg.serve.source import Live, Source
 
@@ -32,12 +33,12 @@ class Address:
         routes: Sequence[HTTPRouteHandler] = (),
     ) -> None:
         served = live.markets
-        hub = Hub()
+        hub, running = Hub(), RunningCandles(live, source)
         self.gate = Gate(access, hub, served[0] if len(served) == 1 else Market.SPOT, live.now_ms)
-        self._pushers = [Pusher(market, hub, live, source, clock) for market in served]
+        self._pushers = [Pusher(market, hub, live, source, running, clock) for market in served]
         every = [*health_routes(live), *routes]
         for market in Market:
-            every += market_routes(market, MarketRest(market, live, source), Weights(), live)
+            every += market_routes(market, MarketRest(market, live, source, running), Weights(), live)
         self._server = Server(build_app(every, self.gate), self.gate, bound)
 
     @property

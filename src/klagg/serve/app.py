@@ -41,14 +41,16 @@ UNVERIFIED_HEADER: Final = "X-Klagg-Unverified"
 def market_routes(market: Market, rest: MarketRest, weights: Weights, live: Live) -> list[HTTPRouteHandler]:
     """The exchange's REST paths of one market."""
 
-    def route(path: str) -> HTTPRouteHandler:
-        @get(PREFIXES[market] + path, include_in_schema=False, name=f"{market.value} {path}")
+    def route(path: str, *more: str) -> HTTPRouteHandler:
+        @get([PREFIXES[market] + path, *more], include_in_schema=False, name=f"{market.value} {path}")
         async def handler(request: Request[Any, Any, Any]) -> Response[bytes]:
             return await _answer(market, path, request, rest, weights, live)
 
         return handler
 
-    return [route(path) for path in rest.paths]
+    # The second version of the futures' price is the first with another weight.
+    newer = {"ticker/price": ["/fapi/v2/ticker/price"]} if market is Market.USDM else {}
+    return [route(path, *newer.get(path, ())) for path in rest.paths]
 
 
 async def _answer(
@@ -57,7 +59,7 @@ async def _answer(
     headers: dict[str, str] = {}
     try:
         micro = market is Market.SPOT and request.headers.get("x-mbx-time-unit", "").upper() == "MICROSECOND"
-        query = Query.parse(request.scope["query_string"], 1_000 if micro else 1)
+        query, problem = Query.read(request.scope["query_string"], 1_000 if micro else 1)
         used, too_much = weights.charge(address_of(request.scope), rest.weight(path, query), live.now_ms(market))
         headers["X-MBX-USED-WEIGHT-1M"] = str(used)
         if market is Market.SPOT:
@@ -66,6 +68,8 @@ async def _answer(
             headers["Retry-After"] = str(60 - live.now_ms(market) // 1_000 % 60)
             refused = Refused(-1003, "Too many requests; please use the WebSocket streams for live updates.", 429)
             return Response(refused.body, media_type=MediaType.JSON, status_code=refused.status, headers=headers)
+        if problem is not None:
+            return Response(problem.body, media_type=MediaType.JSON, status_code=problem.status, headers=headers)
         answer = await rest.answer(path, query)
     except Refused as refused:
         return Response(refused.body, media_type=MediaType.JSON, status_code=refused.status, headers=headers)

@@ -3,6 +3,7 @@
 Errors are nested (`{"error":{…},"id":…}`), responses are never wrapped in a stream's envelope.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ MAX_STREAMS: Final = 1_024
 """Streams of one connection, as on the exchange: one more is refused, and the connection closed."""
 MAX_NAME: Final = 128
 """The longest stream name that is kept."""
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}", re.ASCII)
 METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 
 
@@ -87,7 +89,8 @@ class Control:
             return True
         if isinstance(value, int) and not isinstance(value, bool):
             return value >= 0 or self.market is Market.SPOT
-        return self.market is Market.SPOT and isinstance(value, str) and len(value) <= 36 and value.isalnum()
+        # The exchange's own client sends UUIDs on both markets, whatever its pages say of numbers.
+        return isinstance(value, str) and _ID.fullmatch(value) is not None
 
     def _perform(self, request: dict[str, Any], size: int) -> object:
         method, params = request.get("method"), request.get("params", [])

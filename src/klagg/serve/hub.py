@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from klagg.model import Candles, Market, no_candles
+from klagg.model import Market
 from klagg.serve.frames import frame
 from klagg.serve.streams import Kind, Stream
 
@@ -37,9 +37,6 @@ class Channel:
     """What the last mini-ticker of a symbol held: its last id and price."""
     upto_ms: int = 0
     """Of a folded frame: every candle that ended by then has been pushed or was over before anybody listened."""
-    base: Candles = field(default_factory=no_candles)
-    """Of a folded frame: the running candle's part up to `base_ms`, from closed ones."""
-    base_ms: int = -1
 
     def envelope(self, payload: bytes) -> bytes:
         """The payload as a combined stream has it."""

@@ -17,9 +17,9 @@ from klagg.errors import StoreError
 from klagg.interval import DAY_MS, MINUTE
 from klagg.model import Candles, Flag, Market, joined, no_candles
 from klagg.serve.events import continuous_kline_event, kline_event
-from klagg.serve.folding import fold_source, with_later
 from klagg.serve.folding import joined as span_of
 from klagg.serve.hub import Channel, Hub, Push
+from klagg.serve.running import RunningCandles
 from klagg.serve.source import FOLDED_CHILDREN, Committed, Frame, Listing, Live, Source, TooMuch
 from klagg.serve.streams import Kind
 from klagg.serve.tickers import mini_ticker
@@ -38,11 +38,14 @@ WINDOWS_AT_ONCE: Final = 50
 class Pusher:
     """The pushes of one market."""
 
-    def __init__(self, market: Market, hub: Hub, live: Live, source: Source, clock: Clock) -> None:
+    def __init__(
+        self, market: Market, hub: Hub, live: Live, source: Source, running: RunningCandles, clock: Clock
+    ) -> None:
         self.market = market
         self._hub = hub
         self._live = live
         self._source = source
+        self._running_candles = running
         self._clock = clock
         self._closed = np.zeros((0, 16), np.int64)
         """By instrument and interval: the open of the newest candle that was pushed as closed, or was before this began."""
@@ -50,6 +53,7 @@ class Pusher:
         self._named: tuple[Mapping[str, Listing] | None, int, dict[str, list[Channel]]] = (None, -1, {})
         self._days: dict[int, tuple[int, Candles]] = {}
         self._boundary_ms = 0
+        """The boundary whose closing pushes have been sent: a running candle that opened there comes after them."""
 
     # Streams by symbol
 
@@ -84,11 +88,12 @@ class Pusher:
 
     async def follow_commits(self) -> None:
         """Push what is committed, until cancelled."""
-        self._since_ms = self._live.durable_ms(self.market)
+        self._since_ms = self._boundary_ms = self._live.durable_ms(self.market)
         async for committed in self._live.commits():
             if committed.market is self.market:
                 self.push_closed(committed)
-                await self._push_folded(committed.boundary_ms)
+                await self._push_folded(committed.boundary_ms, advanced=committed.boundary_ms > self._boundary_ms)
+                self._boundary_ms = max(self._boundary_ms, committed.boundary_ms)
 
     def push_closed(self, committed: Committed) -> None:
         """Push the candles of a commit that are closed for the first time."""
@@ -140,10 +145,9 @@ class Pusher:
                 if frame.shift_ms or frame.interval not in kept:
                     yield channel, listings[symbol]
 
-    async def _push_folded(self, boundary_ms: int) -> None:
+    async def _push_folded(self, boundary_ms: int, *, advanced: bool) -> None:
         """Push the candles of folded frames that the boundary has closed."""
-        push, advanced = Push(), boundary_ms > self._boundary_ms
-        self._boundary_ms = max(self._boundary_ms, boundary_ms)
+        push = Push()
         for channel, one in list(self._folded()):
             frame = channel.stream.frame
             running_ms = frame.open_at(boundary_ms)
@@ -161,29 +165,6 @@ class Pusher:
             log.warning("serve.read_failed", symbol=one.instrument.symbol, reason=str(error))
             return no_candles()
 
-    async def _running_folded(self, channel: Channel, one: Listing, running: Candles, durable_ms: int) -> Candles:
-        """The running candle of a folded frame: what is closed of it, read once per boundary, and the running piece."""
-        frame, kept = channel.stream.frame, self._live.kept(self.market)
-        child = fold_source(frame, kept)
-        last = running[kept.index(child) :][:1]
-        open_ms, child_ms = frame.open_at(durable_ms), child.open_at(durable_ms)
-        if int(last["open_ms"][0]) != child_ms:
-            return no_candles()
-        if channel.upto_ms == 0:
-            channel.upto_ms = open_ms
-        if channel.base_ms != durable_ms:
-            pieces = await self._read(one, Frame(child), open_ms, child_ms) if open_ms < child_ms else no_candles()
-            channel.base = span_of(pieces) if len(pieces) else pieces
-            channel.base_ms = durable_ms
-        if len(channel.base) == 0:
-            whole = last.copy()
-        elif channel.base["price_scale"] == last["price_scale"] and channel.base["qty_scale"] == last["qty_scale"]:
-            whole = with_later(channel.base, last)
-        else:
-            whole = span_of(joined([channel.base, last]))
-        whole["open_ms"] = open_ms
-        return whole
-
     # Running candles
 
     async def push_running(self) -> None:
@@ -196,11 +177,11 @@ class Pusher:
 
     async def _push_running(self, channels: dict[str, list[Channel]]) -> None:
         symbols = list(channels)
-        kept = list(self._live.kept(self.market))
         durable_ms, now_ms = self._live.durable_ms(self.market), self._live.now_ms(self.market)
+        if durable_ms > self._boundary_ms:
+            return
         running = self._live.running(self.market, symbols)
-        place = {interval: at for at, interval in enumerate(kept)}
-        minutes = running[:, place[MINUTE]]
+        minutes = running[:, 0]
         # A minute is ahead of what is durable while its predecessor waits for the database.
         current = (minutes["close"] != 0) & (minutes["open_ms"] == durable_ms)
         states = list(zip(*(minutes[name].tolist() for name in ("open_ms", "trades", "close", "last_id")), strict=True))
@@ -212,17 +193,25 @@ class Pusher:
                 if channel.pushed == state:
                     continue
                 channel.pushed = state
-                frame = channel.stream.frame
-                at = None if frame.shift_ms else place.get(frame.interval)
-                if at is not None:
-                    row = running[index, at]
-                else:
-                    found = await self._running_folded(channel, one, running[index], durable_ms)
+                row = running[index, 0]
+                if channel.stream.frame.interval is not MINUTE:
+                    found = await self._running(one, channel.stream.frame, running[index])
                     if len(found) == 0:
                         continue
                     row = found[0]
+                channel.upto_ms = channel.upto_ms or int(row["open_ms"])
                 push.put(channel, self._event(channel, one, row, now_ms, closed=False))
         push.send()
+
+    async def _running(self, one: Listing, frame: Frame, running: Candles) -> Candles:
+        known = self._running_candles.in_memory(one, frame, running)
+        if known is not None:
+            return known
+        try:
+            return await self._running_candles.of(one, frame, running)
+        except StoreError as error:
+            log.warning("serve.read_failed", symbol=one.instrument.symbol, reason=str(error))
+            return no_candles()
 
     # Mini-tickers
 
@@ -275,9 +264,9 @@ class Pusher:
         for one in wanted:
             if left and self._days.get(one.id, (0,))[0] != durable_ms:
                 left -= 1
-                start_ms = max(durable_ms - DAY_MS, MINUTE.open_at(one.instrument.listed_ms))
                 try:
-                    self._days[one.id] = durable_ms, await self._source.window(one, start_ms, durable_ms)
+                    past = await self._source.part(one, durable_ms - DAY_MS, durable_ms)
+                    self._days[one.id] = durable_ms, past
                 except StoreError as error:
                     log.warning("serve.read_failed", symbol=one.instrument.symbol, reason=str(error))
                     return

@@ -55,22 +55,17 @@ class Query:
     unit: int = 1
 
     @classmethod
-    def parse(cls, query_string: bytes, unit: int = 1) -> "Query":
-        """The query of a URL.
-
-        Raises:
-            Refused: too many parameters, or one twice.
-
-        """
+    def read(cls, query_string: bytes, unit: int = 1) -> tuple["Query", Refused | None]:
+        """The query of a URL, and what is wrong with it: it is charged for all the same."""
         try:
-            pairs = parse_qsl(
-                query_string.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict"
-            )
+            text = query_string.decode("ascii")
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
         except (ValueError, UnicodeError):
-            raise Refused(-1101, "Too many parameters, or parameters that are not valid UTF-8.") from None
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise Refused(-1101, "Duplicate values for a parameter detected.")
-        return cls(dict(pairs), unit)
+            return cls({}, unit), Refused(-1101, "Too many parameters, or parameters that are not valid UTF-8.")
+        query = cls(dict(pairs), unit)
+        if len(query.params) != len(pairs):
+            return query, Refused(-1101, "Duplicate values for a parameter detected.")
+        return query, None
 
     def required(self, name: str) -> str:
         """A parameter that must be there."""
@@ -106,7 +101,7 @@ class Query:
         except msgspec.MsgspecError:
             names = []
         if not names:
-            raise illegal("symbols", "a JSON array of symbols")
+            raise illegal("symbols", r'^\[("[A-Z0-9-_.]{1,20}"(,"[A-Z0-9-_.]{1,20}"){0,}){0,1}\]$')
         return names
 
     def zone_ms(self) -> int:

@@ -14,10 +14,10 @@ import numpy as np
 from klagg.interval import BY_NAME, DAY_MS
 from klagg.model import Candles, Flag, Instrument, Market, no_candles
 from klagg.serve.digits import Digits, decimal, kline_rows
-from klagg.serve.folding import fold, fold_source
 from klagg.serve.listing import exchange_info, is_trading, native_status
 from klagg.serve.query import Query, Refused, illegal, invalid
-from klagg.serve.source import FOLDED_CHILDREN, Frame, Listing, Live, Source, TooMuch
+from klagg.serve.running import RunningCandles
+from klagg.serve.source import Frame, Listing, Live, Source, TooMuch
 from klagg.serve.tickers import day_of, ticker
 
 KLINES: Final = {Market.SPOT: ("klines", "uiKlines"), Market.USDM: ("klines", "continuousKlines")}
@@ -47,8 +47,9 @@ _Symbols = tuple[Mapping[str, Listing], bytes, bytes]
 class MarketRest:
     """Answers the requests of one market; `weight` says what a request costs."""
 
-    def __init__(self, market: Market, live: Live, source: Source) -> None:
+    def __init__(self, market: Market, live: Live, source: Source, running: RunningCandles) -> None:
         self.market = market
+        self._running_candles = running
         self._live = live
         self._source = source
         self._spot = market is Market.SPOT
@@ -197,7 +198,7 @@ class MarketRest:
         low_ms, high_ms = start_ms or 0, _FAR_MS if end_ms is None else end_ms + 1
         running = no_candles()
         if low_ms <= running_ms < high_ms:
-            running = await self._running(one, frame, running_ms)
+            running = await self._running(one, frame)
         newest = start_ms is None
         room = limit - len(running) if newest else limit
         closed = no_candles()
@@ -205,20 +206,10 @@ class MarketRest:
             closed = await self._source.closed(one, frame, low_ms, min(high_ms, running_ms), room, newest=newest)
         return np.concatenate([closed, running]) if len(running) and len(closed) < limit else closed
 
-    async def _running(self, one: Listing, frame: Frame, running_ms: int) -> Candles:
-        """The candle that opens at `running_ms` as it stands now; none where that minute has ended and is not durable yet."""
-        kept = self._live.kept(self.market)
-        child = fold_source(frame, kept)
-        last = self._live.running(self.market, [one.instrument.symbol])[0, kept.index(child) :][:1]
-        if last["close"][0] == 0 or frame.open_at(int(last["open_ms"][0])) != running_ms:
-            return no_candles()
-        if child is frame.interval:
-            return last
-        child_ms = int(last["open_ms"][0])
-        before = no_candles()
-        if child_ms > running_ms:
-            before = await self._source.closed(one, Frame(child), running_ms, child_ms, FOLDED_CHILDREN, newest=False)
-        return fold(np.concatenate([before, last]), frame).candles
+    async def _running(self, one: Listing, frame: Frame) -> Candles:
+        """The running candle as it stands now; none where the minute before is not durable yet."""
+        running = self._live.running(self.market, [one.instrument.symbol])
+        return await self._running_candles.of(one, frame, running[0])
 
     # Tickers
 

@@ -76,8 +76,8 @@ class Source(Protocol):
         """
         ...
 
-    async def window(self, one: Listing, start_ms: int, end_ms: int) -> Candles:
-        """One candle of the closed minutes of `[start_ms, end_ms)`; none where one of them is not there."""
+    async def part(self, one: Listing, start_ms: int, end_ms: int) -> Candles:
+        """One candle of the closed minutes of `[start_ms, end_ms)` since the listing; none where one of them is not there."""
         ...
 
 
@@ -110,7 +110,10 @@ class Live(Protocol):
         ...
 
     def running(self, market: Market, symbols: Sequence[str]) -> Candles:
-        """The running candles as they stand now, [symbols, kept intervals]; `close` is 0 where there is none."""
+        """The running candles as they stand now, [symbols, kept intervals]; `close` is 0 where there is none.
+
+        A longer one may lack what was before its instrument came into memory (`serve.running` sees to that).
+        """
         ...
 
     def missing(self) -> Sequence[str]:

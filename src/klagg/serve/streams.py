@@ -10,7 +10,8 @@ from klagg.model import Market
 from klagg.serve.source import Frame
 
 _MINUTES: Final = Frame(BY_NAME["1m"])
-ALL_MINI_TICKERS: Final = "!miniTicker@arr"
+_ALL_MINI_TICKERS: Final = re.compile(r"!miniTicker@arr(?:@\d{4,5}ms)?", re.ASCII)
+"""Some clients still ask for a cadence, which the exchange takes and passes over."""
 _KLINE: Final = re.compile(r"kline_([0-9]+[a-zA-Z])(@\+08:00)?", re.ASCII)
 _CONTINUOUS: Final = re.compile(r"([^@]+)_([a-z_]+)@continuousKline_([0-9]+[a-zA-Z])")
 _CONTRACTS: Final = ("perpetual", "current_quarter", "next_quarter", "tradifi_perpetual")
@@ -58,7 +59,7 @@ def parse_stream(name: str, route: Route) -> Stream | None:
     """What a name delivers on a route; None for silence, as on the exchange (unknown, upper case, wrong route)."""
     if not route.delivers:
         return None
-    if name == ALL_MINI_TICKERS:
+    if _ALL_MINI_TICKERS.fullmatch(name):
         return Stream(Kind.ALL_MINI_TICKERS)
     if route.market is Market.USDM and (found := _CONTINUOUS.fullmatch(name)):
         pair, contract, interval = found.groups()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from klagg.interval import DAY_MS, MINUTE
+from klagg.interval import DAY_MS
 from klagg.model import Candles, Instrument, Market
 from klagg.serve.digits import Digits, Texts, decimal
 from klagg.serve.folding import joined, sum_of
@@ -19,8 +19,7 @@ async def day_of(live: Live, source: Source, one: Listing) -> Candles:
     market = one.instrument.market
     durable_ms = live.durable_ms(market)
     running = live.running(market, [one.instrument.symbol])[0, :1]
-    start_ms = max(durable_ms - DAY_MS, MINUTE.open_at(one.instrument.listed_ms))
-    past = await source.window(one, start_ms, durable_ms)
+    past = await source.part(one, durable_ms - DAY_MS, durable_ms)
     if len(past) == 0 or running["close"][0] == 0:
         return past
     return joined(np.concatenate([past, running]))

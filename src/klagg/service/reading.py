@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 import numpy as np
 
-from klagg.interval import BY_NAME, DAY_MS, HOUR_MS, MINUTE, MONTH_STEP, Interval
+from klagg.interval import DAY_MS, MINUTE, MONTH_STEP, Interval
 from klagg.model import Candles, Market, Origin, no_candles
 from klagg.serve.folding import fold, fold_source, joined
 from klagg.serve.source import FOLDED_CHILDREN, Frame, Listing, TooMuch
@@ -21,9 +21,8 @@ READERS: Final = 2
 """Threads that read. More would only wait for one another: a row costs more in Python than in SQLite."""
 MAX_WAITING: Final = 512
 """Reads that wait or run at a time; the next caller waits. A read is bounded, so this bounds the latency of the last."""
-KEPT_WINDOWS: Final = 4_096
-"""Windows remembered, one a symbol; when full all are forgotten."""
-_HOUR: Final = BY_NAME["1h"]
+KEPT_PARTS: Final = 8_192
+"""Parts remembered until the next boundary; when full all are forgotten."""
 _LONGEST_MONTH_MS: Final = 31 * DAY_MS
 
 
@@ -36,7 +35,8 @@ class Reader:
         self._local = threading.local()
         self._stores: list[SqliteStore] = []
         self._places = asyncio.Semaphore(MAX_WAITING)
-        self._windows: dict[int, tuple[int, int, Candles]] = {}
+        self._parts: dict[tuple[int, int, int], Candles] = {}
+        self._newest_ms = 0
 
     def close(self) -> None:
         """End the threads and close their connections; reads that run are waited for."""
@@ -72,15 +72,16 @@ class Reader:
         """As `serve.Source` says."""
         return await self.call(lambda store: closed(store, one, frame, start_ms, end_ms, limit, newest=newest))
 
-    async def window(self, one: Listing, start_ms: int, end_ms: int) -> Candles:
+    async def part(self, one: Listing, start_ms: int, end_ms: int) -> Candles:
         """As `serve.Source` says."""
-        known = self._windows.get(one.id)
-        if known is None or known[:2] != (start_ms, end_ms):
-            found = await self.call(lambda store: window(store, one, start_ms, end_ms))
-            if len(self._windows) >= KEPT_WINDOWS:
-                self._windows.clear()
-            known = self._windows[one.id] = start_ms, end_ms, found
-        return known[2]
+        if end_ms > self._newest_ms or len(self._parts) >= KEPT_PARTS:
+            # A repair may still change what is older: what was asked at the last boundary is asked anew.
+            self._newest_ms = max(end_ms, self._newest_ms)
+            self._parts.clear()
+        key = one.id, start_ms, end_ms
+        if key not in self._parts:
+            self._parts[key] = await self.call(lambda store: part(store, one, start_ms, end_ms))
+        return self._parts[key]
 
 
 def closed(
@@ -156,18 +157,28 @@ def _folded(
     return every[-limit:] if newest else every[:limit]
 
 
-def window(store: SqliteStore, one: Listing, start_ms: int, end_ms: int) -> Candles:
-    """One candle of the closed minutes of a span, by whole hours where these are kept; none where a minute is not there."""
-    first_ms, last_ms = -(-start_ms // HOUR_MS) * HOUR_MS, end_ms // HOUR_MS * HOUR_MS
-    spans = [(MINUTE, start_ms, end_ms)]
-    if first_ms < last_ms and _HOUR in store.intervals(one.instrument.market):
-        spans = [(MINUTE, start_ms, first_ms), (_HOUR, first_ms, last_ms), (MINUTE, last_ms, end_ms)]
-    parts = []
-    for interval, since_ms, until_ms in spans:
-        if since_ms == until_ms:
-            continue
-        part = store.read(one.id, interval, since_ms, until_ms)
-        if len(part) == 0 or len(part) * interval.step_ms != until_ms - since_ms:
-            return no_candles()
-        parts.append(joined(part))
-    return joined(np.concatenate(parts)) if parts else no_candles()
+def part(store: SqliteStore, one: Listing, start_ms: int, end_ms: int) -> Candles:
+    """One candle of the closed minutes of a span, by the longest kept candles that fit; none where a minute is not there."""
+    start_ms = max(start_ms, MINUTE.open_at(one.instrument.listed_ms))
+    kept = [i for i in store.intervals(one.instrument.market) or (MINUTE,) if i.step_ms and DAY_MS % i.step_ms == 0]
+    pieces = _tiled(store, one.id, kept[::-1], start_ms, end_ms)
+    return joined(np.concatenate(pieces)) if pieces else no_candles()
+
+
+def _tiled(
+    store: SqliteStore, instrument_id: int, intervals: Sequence[Interval], start_ms: int, end_ms: int
+) -> list[Candles] | None:
+    """Candles that tile a span, ascending, from the longest interval to the shortest; None where they do not."""
+    if start_ms >= end_ms:
+        return []
+    if not intervals:
+        return None
+    interval, *shorter = intervals
+    first_ms, last_ms = -(-start_ms // interval.step_ms) * interval.step_ms, interval.open_at(end_ms)
+    if first_ms < last_ms:
+        rows = store.read(instrument_id, interval, first_ms, last_ms)
+        if len(rows) * interval.step_ms == last_ms - first_ms:
+            before = _tiled(store, instrument_id, shorter, start_ms, first_ms)
+            after = _tiled(store, instrument_id, shorter, last_ms, end_ms)
+            return None if before is None or after is None else [*before, joined(rows), *after]
+    return _tiled(store, instrument_id, shorter, start_ms, end_ms)

@@ -1,15 +1,17 @@
 """The read side of a running service: what serving asks, answered from the engines' memory, and its address."""
 
 import asyncio
+import contextlib
+import signal
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import numpy as np
 import structlog
 
-from klagg.clock import Clock
+from klagg.clock import Clock, SystemClock
 from klagg.config.settings import Settings
 from klagg.config.values import parse_endpoint
 from klagg.interval import Interval
@@ -17,41 +19,17 @@ from klagg.model import CANDLE, Candles, Instrument, Market
 from klagg.serve.access import Access
 from klagg.serve.folding import with_later
 from klagg.serve.listening import listen
-from klagg.serve.source import Committed, Listing
+from klagg.serve.source import Committed, Listing, Live
+from klagg.service.followers import Followers
 from klagg.service.market import MarketService
+from klagg.service.polling import PolledLive
 from klagg.service.reading import Reader
-from klagg.store import Commit, CommitResult, StoredInstrument
+from klagg.store import Commit, CommitResult, StoredInstrument, open_store
 
 log = structlog.get_logger()
 
-MAX_WAITING_COMMITS: Final = 1_000
-"""Commits that a follower has not taken yet (minutes of them). When full the oldest are forgotten: their closing pushes are not sent."""
 STALE_MS: Final = 90_000
 """A market whose newest durable minute ended longer ago than this is not writing."""
-
-
-class Followers:
-    """Commits handed to whoever follows them, each at its own pace."""
-
-    def __init__(self) -> None:
-        self._queues: set[asyncio.Queue[Committed]] = set()
-
-    def tell(self, committed: Committed) -> None:
-        """Hand a commit to all."""
-        for queue in self._queues:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(committed)
-
-    async def follow(self) -> AsyncIterator[Committed]:
-        """Every commit from now on."""
-        queue: asyncio.Queue[Committed] = asyncio.Queue(MAX_WAITING_COMMITS)
-        self._queues.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._queues.discard(queue)
 
 
 class _Listed:
@@ -178,15 +156,35 @@ class Serving:
 
     async def run(self, markets: Sequence[MarketService], clock: Clock) -> None:
         """Serve these markets until cancelled."""
+        reader = Reader(self._db)
+        live = RunningLive(markets, reader)
+        await self._serve(live, reader, clock, live.load())
+
+    async def run_alone(self) -> None:
+        """Serve what the database holds and whatever somebody else writes to it, until cancelled.
+
+        Raises:
+            KlaggError: the database cannot be read, or holds no candles.
+
+        """
+        reader = Reader(self._db)
+        live = PolledLive(reader)
+        try:
+            await live.load()
+        except BaseException:
+            reader.close()
+            raise
+        await self._serve(live, reader, SystemClock(), live.follow())
+
+    async def _serve(self, live: Live, reader: Reader, clock: Clock, beside: Coroutine[None, None, None]) -> None:
+        # The application takes a third of a second to import, which no other command should pay.
         from klagg.serve.address import Address
 
-        reader = Reader(self._db)
         try:
-            live = RunningLive(markets, reader)
             address = Address(self._bound, self._access, live, reader, clock)
             log.info("serve.listening", address=address.name)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(live.load())
+                tasks.create_task(beside)
                 tasks.create_task(address.run())
         finally:
             await asyncio.to_thread(reader.close)
@@ -200,3 +198,33 @@ class Serving:
     def close(self) -> None:
         """Give the address back."""
         self._bound.close()
+
+
+async def _alone(serving: Serving) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    running = asyncio.create_task(serving.run_alone())
+    waiting = asyncio.create_task(stopped.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+def serve_database(settings: Settings) -> int:
+    """`klagg serve`: the read side of a database; returns the exit code.
+
+    Raises:
+        KlaggError: what stood in the way, in one line.
+
+    """
+    open_store(settings.db, mode="read").close()
+    serving = Serving(settings)
+    try:
+        asyncio.run(_alone(serving))
+    finally:
+        serving.close()
+    return 0
