@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from decimal import Decimal
 
@@ -13,7 +14,7 @@ MONDAY = 1_725_235_200_000  # 2024-09-02
 
 
 class History:
-    """Klines of `listed` symbols up to `now_ms`; counts what it was asked for."""
+    """Klines up to `now_ms`, from where its clock runs on; counts what it was asked for."""
 
     def __init__(self, symbols: list[str], listed_ms: int, now_ms: int) -> None:
         self.symbols, self.listed_ms, self.now_ms = symbols, listed_ms, now_ms
@@ -24,6 +25,7 @@ class History:
         self.delay_s = 0.01
         self.refusals = 0
         self.asked_event = asyncio.Event()
+        self._started_s = time.monotonic()
 
     def minute(self, symbol: str, open_ms: int) -> tuple[Decimal, ...] | None:
         """Open, high, low, close, volume, quote volume, trades, taker volumes; None where there is none."""
@@ -68,7 +70,8 @@ class History:
     async def _answer(self, request: web.Request) -> web.Response:
         what = request.match_info["what"]
         if what == "time":
-            return web.json_response({"serverTime": self.now_ms})
+            passed_ms = int((time.monotonic() - self._started_s) * 1_000)
+            return web.json_response({"serverTime": self.now_ms + passed_ms})
         if what == "exchangeInfo":
             return web.json_response(self._info())
         query = request.query
@@ -110,5 +113,5 @@ class History:
             }
             for name in self.symbols
         ]
-        limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1_000_000}
+        limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 2_400}
         return {"serverTime": self.now_ms, "rateLimits": [limit], "symbols": rows}

@@ -31,6 +31,8 @@ async def exchange():
 
 async def run(exchange, db, *arguments):
     words = ["backfill", "--db", str(db), "--rest-url", exchange.url, "--intervals", "5m,1h,1d", "--json", *arguments]
+    if "--end" not in arguments:
+        words += ["--end", str(exchange.now_ms - exchange.now_ms % MINUTE)]
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "klagg.cli", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -152,7 +154,7 @@ async def test_a_symbol_listed_no_more_is_fetched_where_it_is_named(exchange, tm
 
 
 async def test_a_start_in_the_future_is_one_line(exchange, tmp_path):
-    process = await run(exchange, tmp_path / "klagg.db", "--start", str(MONDAY + DAY))
+    process = await run(exchange, tmp_path / "klagg.db", "--start", str(MONDAY + DAY), "--end", str(MONDAY + 2 * DAY))
     out, err = await process.communicate()
     assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1)
     assert b"is in the future" in err
