@@ -76,7 +76,7 @@ class Service:
 
     async def _serve(self) -> None:
         if self._serving is not None:
-            await self._serving.run(self.markets, self._clock)
+            await self._serving.run(self.markets, self._clock, self.metrics.render)
 
     async def _end(self, market: MarketService) -> KlaggError | None:
         try:

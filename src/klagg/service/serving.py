@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
@@ -25,6 +25,9 @@ from klagg.service.market import MarketService
 from klagg.service.polling import PolledLive
 from klagg.service.reading import Reader
 from klagg.store import Commit, CommitResult, StoredInstrument, open_store
+
+if TYPE_CHECKING:
+    from litestar.handlers import HTTPRouteHandler
 
 log = structlog.get_logger()
 
@@ -154,11 +157,13 @@ class Serving:
         self._access = Access.for_host(host, settings.serve_token, open_to_all=settings.serve_open)
         self._bound = listen(host, port)
 
-    async def run(self, markets: Sequence[MarketService], clock: Clock) -> None:
-        """Serve these markets until cancelled."""
+    async def run(self, markets: Sequence[MarketService], clock: Clock, metrics: Callable[[], bytes]) -> None:
+        """Serve these markets, and the page that `metrics` renders, until cancelled."""
+        from klagg.serve.app import metrics_route
+
         reader = Reader(self._db)
         live = RunningLive(markets, reader)
-        await self._serve(live, reader, clock, live.load())
+        await self._serve(live, reader, clock, live.load(), [metrics_route(metrics)])
 
     async def run_alone(self) -> None:
         """Serve what the database holds and whatever somebody else writes to it, until cancelled.
@@ -176,12 +181,19 @@ class Serving:
             raise
         await self._serve(live, reader, SystemClock(), live.follow())
 
-    async def _serve(self, live: Live, reader: Reader, clock: Clock, beside: Coroutine[None, None, None]) -> None:
+    async def _serve(
+        self,
+        live: Live,
+        reader: Reader,
+        clock: Clock,
+        beside: Coroutine[None, None, None],
+        routes: "Sequence[HTTPRouteHandler]" = (),
+    ) -> None:
         # The application takes a third of a second to import, which no other command should pay.
         from klagg.serve.address import Address
 
         try:
-            address = Address(self._bound, self._access, live, reader, clock)
+            address = Address(self._bound, self._access, live, reader, clock, routes)
             log.info("serve.listening", address=address.name)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(beside)
