@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg.interval import MINUTE_MS
+from klagg.interval import BY_NAME, MINUTE_MS
 from klagg.model import CANDLE, Candles, Flag
 from klagg.service.outbox import Batch, Outbox, coalesce
 
@@ -83,3 +83,16 @@ def test_within_the_bound_nothing_is_given_up() -> None:
     outbox.add(np.array([7]), candles((0, 1, CLOSED, 1)))
     assert outbox.shed() == []
     assert outbox.candles == 1
+
+
+def test_a_longer_candle_is_given_up_with_the_minute_it_closed_with_and_on_record() -> None:
+    """It opened long before: by its open it would go first, and nobody would ask for it again (found by the simulation)."""
+    outbox = Outbox(5 * (CANDLE.itemsize + 8))
+    hour = BY_NAME["1h"].code
+    for minute in range(50, 66):
+        outbox.add(np.array([7]), candles((0, minute, CLOSED, minute)))
+    outbox.add(np.array([7]), candles((hour, 0, CLOSED, 1)))
+    outbox.add(np.array([8]), candles((hour, 0, CLOSED, 1)))
+    assert outbox.shed() == [(7, 50 * MINUTE_MS, 61 * MINUTE_MS), (8, 59 * MINUTE_MS, 60 * MINUTE_MS)]
+    left = outbox.take().candles
+    assert left["open_ms"].tolist() == [minute * MINUTE_MS for minute in range(61, 66)]

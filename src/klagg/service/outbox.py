@@ -5,12 +5,15 @@ from typing import Final
 
 import numpy as np
 
-from klagg.interval import MINUTE, MINUTE_MS
+from klagg.interval import MINUTE_MS
 from klagg.model import CANDLE, Candles, Flag, Ints, no_candles
+from klagg.store.rows import end_ms
 
 DEFAULT_BOUND_BYTES: Final = 64 * 1024 * 1024
 """Hours of a whole market's minutes: past it the oldest whole minutes are given up on record and fetched again later."""
 
+ROW_BYTES: Final = CANDLE.itemsize + 8
+"""A candle and its instrument's identifier."""
 CLOSED: Final = int(Flag.CLOSED)
 AMENDED: Final = int(Flag.AMENDED)
 
@@ -71,29 +74,28 @@ class Outbox:
         self._in_flight = EMPTY
 
     def shed(self) -> list[tuple[int, int, int]]:
-        """Give up the oldest whole minutes where more waits than the bound allows.
+        """Give up the oldest whole minutes where more waits than the bound allows: whatever closed at their ends.
 
-        Returns what was given up: (instrument_id, start_ms, end_ms) each, for the record.
+        Returns the minutes at whose ends something was given up: (instrument_id, start_ms, end_ms) each, for the record.
         """
         if self.nbytes <= self._bound_bytes:
             return []
         batch = coalesce(self._pending)
         closed = (batch.candles["flags"] & CLOSED) != 0
         excess = self.nbytes - self._bound_bytes
-        opens = np.unique(batch.candles["open_ms"][closed])
+        # By the end, not by the open: a longer candle opened long ago and closed with its last minute.
+        ends_ms = end_ms(batch.candles)
         given_up = np.zeros(len(batch.candles), np.bool_)
-        for open_ms in opens:
-            if given_up.sum() * CANDLE.itemsize >= excess:
+        for at_ms in np.unique(ends_ms[closed]):
+            if given_up.sum() * ROW_BYTES >= excess:
                 break
-            given_up |= closed & (batch.candles["open_ms"] == open_ms)
-        lost = batch.candles[given_up]
-        ids = batch.instrument_ids[given_up]
+            given_up |= closed & (ends_ms == at_ms)
+        ids, lost_ms = batch.instrument_ids[given_up], ends_ms[given_up]
         self._pending = [Batch(batch.instrument_ids[~given_up], batch.candles[~given_up])]
-        minutes = lost["interval"] == MINUTE.code
         return [
-            (int(instrument_id), int(of["open_ms"].min()), int(of["open_ms"].max()) + MINUTE_MS)
-            for instrument_id in np.unique(ids[minutes])
-            if len(of := lost[minutes & (ids == instrument_id)])
+            (int(instrument_id), int(of_ms.min()) - MINUTE_MS, int(of_ms.max()))
+            for instrument_id in np.unique(ids)
+            if len(of_ms := lost_ms[ids == instrument_id])
         ]
 
 
