@@ -167,7 +167,7 @@ def line_blocks(path: Path) -> Generator[bytes]:
         if not started:
             _refuse_binary(path, block)
             text = block.removeprefix(b"\xef\xbb\xbf")
-            started = True
+            started = bool(text)
         cut = text.rfind(b"\n") + 1
         if cut:
             yield b"".join((*rest, text[:cut]))
