@@ -51,6 +51,8 @@ class ShardCore:
         self._ids = np.zeros(0, np.int64)
         self._slot_of_id: dict[int, int] = {}
         self._symbols: dict[int, str] = {}
+        self._names: dict[int, str] = {}
+        """Symbols by identifier, of those too that have left: what waits of them may still be given up."""
         self._gaps: list[Gap] = []
         self._unsaved = False
 
@@ -72,7 +74,7 @@ class ShardCore:
             self._ids = np.concatenate([self._ids, np.zeros(max(64, len(self._ids)), np.int64)])
         self._ids[slot] = instrument_id
         self._slot_of_id[instrument_id] = slot
-        self._symbols[slot] = instrument.symbol
+        self._symbols[slot] = self._names[instrument_id] = instrument.symbol
         self.slots[instrument.symbol] = slot
         return slot
 
@@ -188,9 +190,8 @@ class ShardCore:
         self._unsaved = True
         self.outbox.failed()
         given_up = [
-            Gap(self.market, self._symbols[self._slot_of_id[instrument_id]], start_ms, end_ms, "memory bound")
+            Gap(self.market, self._names[instrument_id], start_ms, end_ms, "memory bound")
             for instrument_id, start_ms, end_ms in self.outbox.shed()
-            if instrument_id in self._slot_of_id
         ]
         self._gaps += given_up
         self.gaps_given_up += len(given_up)
