@@ -16,7 +16,7 @@ import numpy as np
 from klagg.check.folding import PRICES, SUMS, Folds, Mask, at_scale, common_scale, fold, next_opens
 from klagg.check.report import MAX_FINDINGS, Finding, Kind, Report
 from klagg.check.scanning import Scan, Series, price_text, sum_text
-from klagg.errors import UsageError
+from klagg.errors import MalformedRow, UsageError
 from klagg.interval import BY_NAME, DAY_MS, INTERVALS, MINUTE, MINUTE_MS, MONTH_STEP, Interval
 from klagg.model import NUMBERS, Candles, Flag, Gap, Market, Origin, no_candles
 
@@ -119,7 +119,7 @@ def check(
     for one in markets:
         # Read before the candles: what is closed meanwhile is then not missing.
         closed_upto_ms = store.closed_upto(one)
-        kept = set(store.intervals(one))
+        kept = _kept(store, one)
         for stored in store.instruments(one):
             symbol = stored.instrument.symbol
             known.add(symbol)
@@ -144,6 +144,14 @@ def check(
             values |= {"origin": miscount.origin, "verified": miscount.verified, "market": miscount.market}
             report.add(Finding(Kind.TALLY, Market.USDM, "", MINUTE, 0, values))
     return report
+
+
+def _kept(store: CheckSource, market: Market) -> set[Interval]:
+    """The intervals a market keeps; none where a row of them is unknown, which is told with the other malformed rows."""
+    try:
+        return set(store.intervals(market))
+    except MalformedRow:
+        return set()
 
 
 def _check_tables(store: CheckSource, market: Market, report: Report) -> None:
