@@ -24,6 +24,8 @@ log = structlog.get_logger()
 PREFIXES: Final = {Market.SPOT: "/api/v3/", Market.USDM: "/fapi/v1/"}
 MAX_BODY: Final = 64 * 1024
 """Bytes of a request's body."""
+MAX_TARGET: Final = 16 * 1024
+"""Bytes of a request's path and query."""
 REQUESTS_PER_S: Final = 500
 """Requests of one address, over what weights allow; twice as many may come at once. Past it a request gets 429."""
 MAX_ADDRESSES: Final = 10_000
@@ -148,6 +150,8 @@ class Guarded:
     def _refusal(self, scope: Scope) -> Refused | None:
         if not self._rate(address_of(scope)).take(self._gate.now_s()):
             return Refused(-1003, "Too many requests.", 429)
+        if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET:
+            return Refused(-1101, "The address asked for is too long.", 414)
         denied = self._gate.access.denied(scope["path"], headers_of(scope))
         return None if denied is None else Refused(-2015, denied.message, denied.status)
 
