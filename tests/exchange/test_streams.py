@@ -306,3 +306,33 @@ async def test_cancelling_hangs_up_at_once(venue: Venue, until: Callable) -> Non
         start = loop.time()
     assert loop.time() - start < 0.5
     await until(lambda: not venue.connections)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Switching Protocols\r\n"], ids=["nothing", "half an answer"])
+async def test_a_handshake_that_is_cut_is_tried_again(until: Callable, answer: bytes) -> None:
+    tries = 0
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        await reader.read(1_000)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    streams = TradeStreams(
+        for_market(Market.USDM, ws_url=f"ws://127.0.0.1:{port}"),
+        clock=ScaledClock(50.0),
+        now_ms=lambda: BASE_MS,
+        settings=FAST,
+        transport=Transport(chance=lambda: random.Random(7)),
+    )
+    task = asyncio.create_task(streams.run())
+    try:
+        await streams.add({"BTCUSDT": 0})
+        await until(lambda: tries >= 3)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()

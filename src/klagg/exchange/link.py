@@ -135,6 +135,9 @@ class Link(WSListener):
             raise LinkFailed("timed out") from error
         except (WSError, ProxyError, OSError) as error:
             raise LinkFailed(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        if self._transport is None:
+            # picows returns as if all were well when the connection ends before the handshake is answered.
+            raise LinkFailed("the connection ended during the handshake")
 
     def close(self) -> None:
         """Hang up; nothing more is taken in."""
