@@ -1,5 +1,10 @@
 """The file of faults: what is in it, what is refused, when a fault's turns are."""
 
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -97,3 +102,21 @@ def test_turns_and_their_length_agree(after: int, length: int | None, every: int
     assert on == sorted(on)
     if every is None:
         assert set(on) <= {0}
+
+
+def test_the_command_plays_a_file_and_says_how_often(tmp_path: Path) -> None:
+    path = tmp_path / "faults.toml"
+    path.write_text('[[fault]]\nkind = "http_error"\nstatus = 500\n[[fault]]\nkind = "late"\nafter = "1d"\n')
+    command = [sys.executable, "-m", "klagg.cli", "exchange", "--port", "0", "--symbols", "3", "--history", "0"]
+    with subprocess.Popen(
+        [*command, "--faults", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        rest_url = run.stdout.readline().split()[1]
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            urllib.request.urlopen(f"{rest_url}/fapi/v1/ping")
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate(timeout=20)
+    assert run.returncode == 0
+    assert "usdm fault http_error struck 1 times" in said
+    assert "usdm fault late struck 0 times" in said
