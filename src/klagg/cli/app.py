@@ -8,6 +8,7 @@ from klagg.cli.audit import audit
 from klagg.cli.backfill import backfill
 from klagg.cli.bench import bench
 from klagg.cli.check import check
+from klagg.cli.connect import connect
 from klagg.cli.demo import demo
 from klagg.cli.exchange import exchange
 from klagg.cli.export import export
@@ -48,6 +49,7 @@ config.command(config_commands.init)
 config.command(config_commands.show)
 config.command(config_commands.schema)
 app.command(config)
+app.command(connect, group=TOOLS)
 app.command(bench, group=TOOLS)
 for name in INSTEAD:
     app.command(later(name), name=name, show=False)
