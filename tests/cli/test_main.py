@@ -48,7 +48,6 @@ def _quiet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("backfill --from ftp", "--from ftp"),
         ("status --db mongodb://x/y", "unknown database scheme 'mongodb'"),
         ("tail --json", "klagg tail comes with a later version"),
-        ("doctor", "klagg doctor comes with a later version"),
         ("connect nothing", "nothing"),
     ],
 )

@@ -10,6 +10,7 @@ from klagg.cli.bench import bench
 from klagg.cli.check import check
 from klagg.cli.connect import connect
 from klagg.cli.demo import demo
+from klagg.cli.doctor import doctor
 from klagg.cli.exchange import exchange
 from klagg.cli.export import export
 from klagg.cli.later import INSTEAD, later
@@ -49,6 +50,7 @@ config.command(config_commands.init)
 config.command(config_commands.show)
 config.command(config_commands.schema)
 app.command(config)
+app.command(doctor, group=TOOLS)
 app.command(connect, group=TOOLS)
 app.command(bench, group=TOOLS)
 for name in INSTEAD:

@@ -9,7 +9,6 @@ from klagg.errors import UsageError
 
 INSTEAD: Final = {
     "tail": "read the newest candles with klagg export, or by the database's view candles",
-    "doctor": "klagg run says in one line what stands in the way",
 }
 """What to do until then, by command."""
 
