@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -32,6 +33,8 @@ class Pair:
     exchange: OfflineExchange
     service: Service
     serving: Serving
+    minis: dict[tuple[Market, str], list[dict[str, Any]]] = field(default_factory=dict)
+    """The mini-tickers that were heard, alone and in arrays."""
 
     @property
     def rest_url(self) -> str:

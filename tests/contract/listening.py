@@ -27,7 +27,8 @@ def _note(found: Closings, k: dict[str, Any], symbol: str) -> None:
 
 async def _raw(pair: Pair, market: Market, found: Closings, *, combined: bool) -> None:
     route = "/market" if market is Market.USDM else ""
-    names = [f"{s}@kline_{i}" for s in ("btcusdt", "ethusdt", "solusdt", "xrpusdt") for i in ("1m", "3m", "5m")]
+    names = ["!miniTicker@arr", "ethusdt@miniTicker"]
+    names += [f"{s}@kline_{i}" for s in ("btcusdt", "ethusdt", "solusdt", "xrpusdt") for i in ("1m", "3m", "5m")]
     async with aiohttp.ClientSession() as http:
         url = f"{pair.ws_url}{route}/stream?streams={'/'.join(names)}" if combined else f"{pair.ws_url}{route}/ws"
         async with http.ws_connect(url) as socket:
@@ -38,8 +39,12 @@ async def _raw(pair: Pair, market: Market, found: Closings, *, combined: bool) -
                 if combined:
                     assert data["stream"] in names
                     data = data["data"]
-                if data.get("e") == "kline":
-                    _note(found, data["k"], data["s"])
+                events = data if isinstance(data, list) else [data]
+                for event in events:
+                    if event.get("e") == "kline":
+                        _note(found, event["k"], event["s"])
+                    elif event.get("e") == "24hrMiniTicker":
+                        pair.minis.setdefault((market, "array" if events is data else "one"), []).append(event)
 
 
 async def _ccxt(pair: Pair, market: Market, found: Closings) -> None:

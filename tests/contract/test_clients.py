@@ -236,6 +236,14 @@ async def test_closed_candles_of_the_streams_are_the_exchanges(both: Pair) -> No
                 assert [float(x) for x in got] == [float(x) for x in wanted[: len(got)]], f"{name}: {key}"
                 compared += 1
     assert compared > sum(map(len, heard.values())) / 2
+    keys = {"e", "E", "s", "c", "o", "h", "l", "v", "q"}
+    for market in Market:
+        for kind in ("one", "array"):
+            heard_minis = both.minis[market, kind]
+            assert set(heard_minis[0]) == keys | ({"ps", "st"} if market is Market.USDM else set())
+            assert all(float(mini["l"]) <= float(mini["c"]) <= float(mini["h"]) for mini in heard_minis)
+        assert {mini["s"] for mini in both.minis[market, "one"]} == {"ETHUSDT"}
+        assert {"BTCUSDT", "ETHUSDT"} <= {mini["s"] for mini in both.minis[market, "array"]}
     assert any(interval == "3m" for _, interval, _ in heard["raw", Market.USDM]), "a frame that is not kept closes too"
 
 

@@ -5,7 +5,7 @@ before it is durable, so that no stream has a new candle before the end of the l
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -91,9 +91,19 @@ class Pusher:
         self._since_ms = self._boundary_ms = self._live.durable_ms(self.market)
         async for committed in self._live.commits():
             if committed.market is self.market:
-                self.push_closed(committed)
-                await self._push_folded(committed.boundary_ms, advanced=committed.boundary_ms > self._boundary_ms)
+                await self._guarded(self._push_commit(committed))
                 self._boundary_ms = max(self._boundary_ms, committed.boundary_ms)
+
+    async def _push_commit(self, committed: Committed) -> None:
+        self.push_closed(committed)
+        await self._push_folded(committed.boundary_ms, advanced=committed.boundary_ms > self._boundary_ms)
+
+    async def _guarded(self, push: Coroutine[None, None, None]) -> None:
+        """A push that fails by a mistake of ours is said and left out: candles are made whether they are pushed or not."""
+        try:
+            await push
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the service
+            log.error("serve.push_failed", market=self.market.value, reason=f"{type(error).__name__}: {error}")
 
     def push_closed(self, committed: Committed) -> None:
         """Push the candles of a commit that are closed for the first time."""
@@ -173,7 +183,7 @@ class Pusher:
             await self._clock.sleep(RUNNING_EVERY_MS[self.market] / 1e3)
             channels = self._channels()
             if channels and self._live.is_live(self.market):
-                await self._push_running(channels)
+                await self._guarded(self._push_running(channels))
 
     async def _push_running(self, channels: dict[str, list[Channel]]) -> None:
         symbols = list(channels)
@@ -222,7 +232,7 @@ class Pusher:
             await self._clock.sleep(every_ms / 1e3)
             channels = self._hub.channels(self.market, kind)
             if channels and self._live.is_live(self.market):
-                await self._push_minis(channels)
+                await self._guarded(self._push_minis(channels))
 
     async def _push_minis(self, channels: list[Channel]) -> None:
         listings = self._live.listings(self.market)
