@@ -19,6 +19,7 @@ from klagg.store.gaps import GapRecord, GapState
 from klagg.store.instruments import Life, StoredInstrument
 from klagg.store.newest import Newest
 from klagg.store.sqlite import CandleCount, SqliteStore
+from klagg.store.states import States
 from klagg.store.url import parse_db_url
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "PastInstrument",
     "Rename",
     "SqliteStore",
+    "States",
     "StoredInstrument",
     "Synchronous",
     "What",

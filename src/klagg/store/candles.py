@@ -155,19 +155,28 @@ def read(
         candles = read_raw(database, instrument_id, interval, start_ms, end_ms, limit, descending=descending)
     else:
         rows = database.rows(
-            f"{_as_of(READ_COLUMNS)} ORDER BY open_ms {'DESC' if descending else 'ASC'} LIMIT {-1 if limit is None else limit}",
+            f"{as_of_states(READ_COLUMNS)} ORDER BY open_ms {'DESC' if descending else 'ASC'} LIMIT {-1 if limit is None else limit}",
             (instrument_id * SERIES_INTERVALS + interval.code, start_ms, end_ms, as_of_ms),
         )
         candles = candles_of(integers(rows, READ_WIDTH), interval.code, closed=True)
-    for name, most in NARROW_LIMITS.items():
-        bad = candles[name] > most
-        if bad.any():
-            open_ms = int(candles["open_ms"][int(np.argmax(bad))])
-            _refuse(database, instrument_id * SERIES_INTERVALS + interval.code, open_ms, name)
+    check_narrow(database, instrument_id * SERIES_INTERVALS + interval.code, candles)
     return candles
 
 
-def _as_of(columns: str) -> str:
+def check_narrow(database: Database, series: int, candles: Candles) -> None:
+    """Refuse the candles of a series that have a scale or an origin that cannot be.
+
+    Raises:
+        MalformedRow: the first of them; naming symbol, interval, open time, column and value.
+
+    """
+    for name, most in NARROW_LIMITS.items():
+        bad = candles[name] > most
+        if bad.any():
+            _refuse(database, series, int(candles["open_ms"][int(np.argmax(bad))]), name)
+
+
+def as_of_states(columns: str) -> str:
     """SQL: the states of a series' candles at an instant; parameters: series, start, end, instant.
 
     Each state holds from when it became known until it was superseded, so of each candle there is one, or none yet.
@@ -219,7 +228,7 @@ def revisions(
             "SELECT revision FROM candle WHERE series = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms", span
         )
         return integers(rows, 1)[:, 0]
-    rows = database.rows(f"{_as_of('open_ms, revision')} ORDER BY open_ms", (*span, as_of_ms))
+    rows = database.rows(f"{as_of_states('open_ms, revision')} ORDER BY open_ms", (*span, as_of_ms))
     return integers(rows, 2)[:, 1]
 
 

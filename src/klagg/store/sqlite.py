@@ -13,7 +13,7 @@ from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import Candles, Gap, Instrument, Ints, Market, Origin
 from klagg.rules import Leave
-from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, shares, strays
+from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, shares, states, strays
 from klagg.store import candles as candle_rows
 from klagg.store.batches import Commit, CommitResult, WriteResult, no_ids
 from klagg.store.changes import PastInstrument, Rename
@@ -28,6 +28,7 @@ from klagg.store.newest import Newest
 from klagg.store.rows import Mask, end_ms, is_amended, is_closed, series_of
 from klagg.store.schema import SERIES_INTERVALS
 from klagg.store.shares import Settled
+from klagg.store.states import States
 
 READ_CHUNK: Final = 50_000
 """Candles held at a time by `iter_read`: about 7 MB."""
@@ -466,6 +467,29 @@ class SqliteStore:
     ) -> Ints:
         """The revisions of the candles that `read` gives for the same span and instant."""
         return candle_rows.revisions(self._database, instrument_id, interval, start_ms, end_ms, as_of_ms)
+
+    def read_states(
+        self,
+        instrument_id: int,
+        interval: Interval,
+        start_ms: int,
+        end_ms: int,
+        limit: int | None = None,
+        *,
+        as_of_ms: int | None = None,
+    ) -> States:
+        """The candles that `read` gives, each with its revision and since when it is known, of one state."""
+        return states.read(self._database, instrument_id, interval, start_ms, end_ms, limit, as_of_ms)
+
+    def digest(
+        self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int, *, as_of_ms: int | None = None
+    ) -> tuple[int | float, ...]:
+        """Numbers that are other ones where any of these candles is another: see `klagg.store.states`."""
+        return states.digest(self._database, instrument_id, interval, start_ms, end_ms, as_of_ms)
+
+    def span(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> tuple[int, int] | None:
+        """The opens of the first and the last closed candle of a range; None where there is none."""
+        return states.span(self._database, instrument_id, interval, start_ms, end_ms)
 
     def open_candle(self, instrument_id: int, interval: Interval) -> Candles:
         """The open snapshot of a series: one candle, or none."""
