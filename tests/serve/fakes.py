@@ -97,6 +97,8 @@ class FakeSource:
     def __init__(self) -> None:
         self.minutes: dict[str, Candles] = {}
         self.error: Exception | None = None
+        self.past: Candles = no_candles()
+        self.sure = False
 
     async def closed(
         self, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, *, newest: bool
@@ -108,4 +110,7 @@ class FakeSource:
         return rows[-limit:] if newest else rows[:limit]
 
     async def part(self, one: Listing, start_ms: int, end_ms: int) -> Candles:
-        return no_candles()
+        return self.past
+
+    async def is_sure(self, one: Listing, interval: Interval) -> bool:
+        return self.sure

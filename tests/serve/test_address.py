@@ -186,6 +186,22 @@ async def test_rest_stops_before_what_is_not_durable() -> None:
         assert [row[0] - START_MS for row in json.loads(text)] == [-3 * MINUTE_MS, -2 * MINUTE_MS, -MINUTE_MS]
 
 
+async def test_a_running_candle_that_memory_may_not_hold_whole_is_made_of_what_is_stored() -> None:
+    five, path = BY_NAME["5m"], "/fapi/v1/klines?symbol=BTCUSDT&interval=5m"
+    async with open_rig() as rig:
+        rig.live.durable += 2 * MINUTE_MS  # begun in the middle of five minutes: nobody saw their first two
+        rig.live.trade("BTCUSDT", 500, 2)
+        assert json.loads((await rig.get(path))[1]) == [], "nothing is known of the first two"
+        rig.source.past = candle(START_MS, 400, 3)
+        rig.source.past["high"] = 900
+        row = json.loads((await rig.get(path))[1])[0]
+        assert (row[0], row[1], row[2], row[4], row[8]) == (START_MS, "4.00", "9.00", "5.00", 5)
+        rig.source.past = rig.source.past[:0]
+        rig.source.sure = True  # memory has it from the exchange's own candles
+        row = json.loads((await rig.get(path))[1])[0]
+        assert (row[0], row[4], row[6] - row[0] + 1, row[8]) == (START_MS, "5.00", five.step_ms, 2)
+
+
 async def test_a_market_that_is_not_served_and_one_that_starts() -> None:
     async with open_rig() as rig:
         _, text, _ = await rig.get("/api/v3/exchangeInfo")

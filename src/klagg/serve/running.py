@@ -57,11 +57,16 @@ class RunningCandles:
             found = running[kept.index(frame.interval) :][:1]
             if found["open_ms"][0] != open_ms:
                 found = no_candles()
-        if len(whole) == 0 or (len(found) and _equal(whole, found)):
-            # What is not stored whole (a week of a short history) was folded into memory from the exchange's own candles.
-            if len(found):
-                self._whole[one.id, frame.interval.code] = open_ms
+        if len(whole) == 0:
+            # What is not stored whole (a week of a short history) may have been folded into memory from the exchange's own candles.
+            is_whole = len(found) > 0 and await self._source.is_sure(one, frame.interval)
+        else:
+            is_whole = len(found) > 0 and _equal(whole, found)
+        if is_whole:
+            self._whole[one.id, frame.interval.code] = open_ms
             return found
+        if len(whole) == 0:
+            return whole
         whole["open_ms"] = open_ms
         whole["interval"] = frame.interval.code
         whole["flags"] = 0

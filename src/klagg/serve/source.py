@@ -80,6 +80,10 @@ class Source(Protocol):
         """One candle of the closed minutes of `[start_ms, end_ms)` since the listing; none where one of them is not there."""
         ...
 
+    async def is_sure(self, one: Listing, interval: Interval) -> bool:
+        """Whether the stored snapshot of a running candle stands on evidence from its open on, as far as it was written."""
+        ...
+
 
 class Live(Protocol):
     """What is known now, in memory."""

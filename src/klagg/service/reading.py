@@ -83,6 +83,11 @@ class Reader:
             self._parts[key] = await self.call(lambda store: part(store, one, start_ms, end_ms))
         return self._parts[key]
 
+    async def is_sure(self, one: Listing, interval: Interval) -> bool:
+        """As `serve.Source` says."""
+        snapshot = await self.call(lambda store: store.open_candle(one.id, interval))
+        return len(snapshot) > 0 and int(snapshot["origin"][0]) > Origin.PARTIAL.value
+
 
 def closed(
     store: SqliteStore, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, *, newest: bool
