@@ -23,6 +23,7 @@ from klagg.store.events import Event, Kind
 from klagg.store.gaps import GapRecord, GapState
 from klagg.store.guard import Recorder
 from klagg.store.instruments import MARKETS, Directory, Life, StoredInstrument
+from klagg.store.looks import Looks
 from klagg.store.mending import Mending
 from klagg.store.newest import Newest
 from klagg.store.rows import Mask, end_ms, is_amended, is_closed, series_of
@@ -490,6 +491,11 @@ class SqliteStore:
     def span(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> tuple[int, int] | None:
         """The opens of the first and the last closed candle of a range; None where there is none."""
         return states.span(self._database, instrument_id, interval, start_ms, end_ms)
+
+    @property
+    def looks(self) -> Looks:
+        """What the read side looks up besides."""
+        return Looks(self._database)
 
     def open_candle(self, instrument_id: int, interval: Interval) -> Candles:
         """The open snapshot of a series: one candle, or none."""
