@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -267,3 +268,35 @@ def test_an_address_in_use_is_one_clear_line() -> None:
             KlaggError, match=rf"cannot serve on 127.0.0.1:{port} \(Address already in use\).*--no-serve"
         ):
             listen("127.0.0.1", port)
+
+
+async def test_bytes_that_make_no_sense_end_only_their_connection(capfd: pytest.CaptureFixture[str]) -> None:
+    """Broken handshakes, frames of noise, connections reset in the middle: the address goes on, and says nothing of each."""
+    chance = random.Random(7)
+    lines = (
+        "GET /ws HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+    )
+    handshake = "\r\n".join((*lines, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", "")).encode()
+    async with open_rig() as rig:
+        host, _, port = rig.base.partition(":")
+        for number in range(60):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            request = bytearray(handshake)
+            for _ in range(number % 3):
+                request[chance.randrange(len(request))] = chance.randrange(256)
+            writer.write(bytes(request))
+            if number % 2:
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    await asyncio.wait_for(reader.read(1_000), 0.05)
+            with contextlib.suppress(ConnectionError):
+                writer.write(chance.randbytes(chance.randrange(300)))
+                await asyncio.sleep(0)
+            writer.transport.abort()
+        assert (await rig.get("/healthz"))[0] == 200
+        while rig.address.gate.sockets:  # noqa: ASYNC110 - until the last of them is seen to have gone
+            await asyncio.sleep(0.01)
+    assert capfd.readouterr().err == ""

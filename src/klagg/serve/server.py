@@ -48,6 +48,7 @@ class Server:
                 ws=stream_socket,  # type: ignore[arg-type]
                 lifespan="off",
                 log_config=None,
+                log_level="critical",  # what clients do wrong is answered, not logged line by line in a form of its own
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
