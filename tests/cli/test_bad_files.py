@@ -323,7 +323,7 @@ def test_ctrl_c_in_an_export_leaves_the_file_as_it_was(
     Path("out.csv").write_text("mine\n")
     before = sorted(path.name for path in tmp_path.iterdir() if "klagg.db" not in path.name)
     capsys.readouterr()
-    interrupt_at(3, monkeypatch, text, "mantissas")
+    interrupt_at(3, monkeypatch, text, "decimals")
     assert main(["export", "--symbol", "AAAUSDT", "--interval", "1m", "--out", "out.csv"]) == 130
     assert capsys.readouterr() == ("", "")
     assert Path("out.csv").read_text() == "mine\n"

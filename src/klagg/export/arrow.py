@@ -3,51 +3,65 @@
 One decimal type for all symbols, `decimal128(38, 18)`: readers of many files at once give wrong numbers where scales differ.
 """
 
-from collections.abc import Iterator
-from typing import IO, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Final, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from klagg import fixed
 from klagg.errors import NumberError
 from klagg.export.columns import (
-    COLUMNS,
-    FULL_COLUMNS,
-    TEXTS,
+    DECIMALS,
+    FLAGS,
+    FRAME_COLUMNS,
+    KEYS,
+    NAMES,
+    ORIGINS,
     TIMES,
-    ExportFormat,
+    Numbers,
+    Piece,
     Series,
+    decimals,
     integers,
-    is_decimal,
     iso,
-    mantissas,
-    texts,
 )
-from klagg.interval import Interval
-from klagg.model import Candles, Ints, Market
+from klagg.export.decimals import DIGITS, SCALE, TYPE, Unfit, as_decimal128, as_float64, as_text
+from klagg.model import Candles
 
-DECIMAL_DIGITS: Final = 38
-DECIMAL_SCALE: Final = 18
+_NUMBERS: Final = {"decimal": TYPE, "float64": pa.float64(), "string": pa.string()}
+_TIME: Final = pa.timestamp("ms", tz="UTC")
+_KEY: Final = pa.dictionary(pa.int32(), pa.string())
+_ORIGINS: Final = pa.array(ORIGINS, pa.string())
 
 
-def arrow_schema(*, full: bool = False) -> pa.Schema:
-    """The columns of a Parquet or Arrow export."""
+def arrow_schema(
+    columns: Sequence[str] = FRAME_COLUMNS, numbers: Numbers = "decimal", *, coded: bool = False
+) -> pa.Schema:
+    """The types of the columns of a Parquet or Arrow file, or of a frame.
+
+    `coded` keys are dictionaries, as Arrow and pandas take the keys of a data set's folders for: others would not merge with them.
+    """
 
     def type_of(column: str) -> pa.DataType:
-        if is_decimal(column):
-            return pa.decimal128(DECIMAL_DIGITS, DECIMAL_SCALE)
-        if column in TEXTS:
-            return pa.string()
+        if column in DECIMALS:
+            return _NUMBERS[numbers]
+        if column in NAMES:
+            return _KEY if coded and column in KEYS else pa.string()
         if column in TIMES:
-            return pa.timestamp("ms", tz="UTC")
-        return pa.int8() if column in {"closed", "verified"} else pa.int64()
+            return _TIME
+        return pa.bool_() if column in FLAGS else pa.int64()
 
-    return pa.schema([pa.field(name, type_of(name), nullable=False) for name in (FULL_COLUMNS if full else COLUMNS)])
+    return pa.schema([pa.field(name, type_of(name), nullable=False) for name in columns])
 
 
 def record_batch(
-    candles: Candles, revisions: Ints, market: Market, symbol: str, interval: Interval, *, full: bool = False
+    piece: Piece,
+    series: Series,
+    columns: Sequence[str] = FRAME_COLUMNS,
+    numbers: Numbers = "decimal",
+    *,
+    coded: bool = False,
 ) -> pa.RecordBatch:
     """Candles of one series as an Arrow record batch of `arrow_schema`.
 
@@ -55,49 +69,56 @@ def record_batch(
         NumberError: a number that `decimal128(38, 18)` cannot hold; names symbol, interval, field and open time.
 
     """
-    series = Series(market, symbol, interval, full)
-    schema = arrow_schema(full=full)
-    arrays = []
-    for field in schema:
-        if is_decimal(field.name):
-            data = _decimal_bytes(candles, series, field.name)
-            arrays.append(pa.Array.from_buffers(field.type, len(candles), [None, pa.py_buffer(data)]))
-        elif field.name in TEXTS:
-            arrays.append(pa.array(texts(candles, series, field.name), field.type))
-        else:
-            arrays.append(pa.array(integers(candles, revisions, interval, field.name), field.type))
+    schema = arrow_schema(columns, numbers, coded=coded)
+    arrays = [
+        _code(series.name(field.name), len(piece)) if field.type == _KEY else _array(piece, series, field.name, numbers)
+        for field in schema
+    ]
     return pa.record_batch(arrays, schema=schema)
 
 
-def _decimal_bytes(candles: Candles, series: Series, column: str) -> bytes:
-    """A column's values at `DECIMAL_SCALE` as 128-bit little-endian integers, Arrow's layout of a decimal."""
-    values = []
-    limit = 10**DECIMAL_DIGITS
-    for row, (mantissa, scale) in enumerate(zip(*mantissas(candles, column), strict=True)):
-        try:
-            value = fixed.rescale(mantissa, scale, DECIMAL_SCALE)
-        except NumberError:
-            # More decimal places than the type has: as unfit as a value beyond its digits.
-            value = limit
-        if abs(value) >= limit:
-            raise NumberError(
-                f"{series.symbol} {series.interval} {iso(int(candles['open_ms'][row]))}: {column} "
-                f"{fixed.to_text(mantissa, scale)} does not fit decimal128({DECIMAL_DIGITS}, {DECIMAL_SCALE}): "
-                "export csv or jsonl"
-            )
-        values.append(value.to_bytes(16, "little", signed=True))
-    return b"".join(values)
+def _array(piece: Piece, series: Series, column: str, numbers: Numbers) -> pa.Array:
+    if column in DECIMALS:
+        return _decimals(piece.candles, series, column, numbers)
+    if column == "origin":
+        return _ORIGINS.take(pa.array(piece.candles["origin"]))
+    if column in NAMES:
+        return pa.repeat(pa.scalar(series.name(column), pa.string()), len(piece))
+    values = integers(piece, series.interval, column)
+    if column in TIMES:
+        return pa.array(values).cast(_TIME)
+    return pa.array(values.astype(np.bool_)) if column in FLAGS else pa.array(values)
+
+
+def _code(text: str, count: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()))
+
+
+def _decimals(candles: Candles, series: Series, column: str, numbers: Numbers) -> pa.Array:
+    values = decimals(candles, column)
+    if numbers == "float64":
+        return pa.array(as_float64(values))
+    if numbers == "string":
+        return as_text(values)
+    try:
+        return as_decimal128(values)
+    except Unfit as error:
+        raise NumberError(
+            f"{series} {iso(int(candles['open_ms'][error.row]))}: {column} {values.text(error.row)} does not fit "
+            f"decimal128({DIGITS}, {SCALE}): ask for numbers as string, or export csv or jsonl"
+        ) from None
 
 
 def write_columns(
-    file: IO[bytes], pieces: Iterator[tuple[Candles, Ints]], series: Series, format_name: ExportFormat
+    file: IO[bytes],
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    format_name: Literal["parquet", "arrow"],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a Parquet or an Arrow file."""
-    schema = arrow_schema(full=series.full)
-    batches = (
-        record_batch(candles, revisions, series.market, series.symbol, series.interval, full=series.full)
-        for candles, revisions in pieces
-    )
+    """Write a Parquet or an Arrow file, batch by batch; `metadata` goes into its schema."""
+    if metadata:
+        schema = schema.with_metadata(dict(metadata))
     if format_name == "parquet":
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in batches:

@@ -1,28 +1,48 @@
-"""The columns of an export: their names, their order, and their values out of candles."""
+"""The columns of an export: their names, their order, and their values out of candles, whole columns at a time."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from klagg.fixed import WORD
-from klagg.interval import Interval
+from klagg.export.decimals import Decimals
+from klagg.interval import MONTH_STEP, Interval
 from klagg.model import Candles, Flag, Ints, Market, Origin
 
 ExportFormat = Literal["csv", "jsonl", "parquet", "arrow"]
+Numbers = Literal["decimal", "float64", "string"]
+"""How prices and volumes are written where columns have types."""
 
 _BASE: Final = (
     *("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count"),
     *("taker_buy_volume", "taker_buy_quote_volume"),
 )
-COLUMNS: Final = (*_BASE, "ignore")
-"""The columns without `full`: the exchange's archive of klines."""
-FULL_COLUMNS: Final = (
-    *_BASE,
+_MORE: Final = (
     *("market", "symbol", "interval", "first_trade_id", "last_trade_id", "closed", "origin", "verified", "revision"),
 )
+COLUMNS: Final = (*_BASE, "ignore")
+"""The columns of csv and jsonl without `full`: the exchange's archive of klines."""
+FULL_COLUMNS: Final = (*_BASE, *_MORE)
 """The columns with `full`."""
+
+
+def _typed(columns: tuple[str, ...]) -> tuple[str, ...]:
+    # In a frame `count` is a method.
+    return tuple("trades" if name == "count" else name for name in columns)
+
+
+TYPED_COLUMNS: Final = _typed(_BASE)
+"""The columns of Parquet and Arrow without `full`."""
+TYPED_FULL_COLUMNS: Final = _typed(FULL_COLUMNS)
+"""The columns of Parquet and Arrow with `full`."""
+FRAME_COLUMNS: Final = (
+    *("market", "symbol", "interval", "open_time", "close_time", "open", "high", "low", "close", "volume"),
+    *("quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume", "first_trade_id", "last_trade_id"),
+    *("closed", "origin", "verified", "revision", "known_time"),
+)
+"""The columns of frames and of data sets of many series: everything, the keys first."""
 
 _PRICES: Final = ("open", "high", "low", "close")
 _SUMS: Final = {
@@ -32,9 +52,13 @@ _SUMS: Final = {
     "taker_buy_quote_volume": "taker_quote",
 }
 """Column → the words in `CANDLE`."""
-TIMES: Final = ("open_time", "close_time")
-TEXTS: Final = ("ignore", "market", "symbol", "interval", "origin")
-_LABELS: Final = {int(origin): origin.label for origin in Origin}
+DECIMALS: Final = (*_PRICES, *_SUMS)
+TIMES: Final = ("open_time", "close_time", "known_time")
+FLAGS: Final = ("closed", "verified")
+KEYS: Final = ("market", "symbol", "interval")
+NAMES: Final = ("ignore", "market", "symbol", "interval", "origin")
+ORIGINS: Final = tuple(origin.label for origin in Origin)
+"""The names of origins by their code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,71 +68,63 @@ class Series:
     market: Market
     symbol: str
     interval: Interval
-    full: bool
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns, in order."""
-        return FULL_COLUMNS if self.full else COLUMNS
+    def name(self, column: str) -> str:
+        """The value of a column that every row has."""
+        values = {"ignore": "0", "market": self.market.value, "symbol": self.symbol, "interval": self.interval.name}
+        return values[column]
 
-
-def _sums(candles: Candles, words: str) -> list[int]:
-    hi, lo = candles[f"{words}_hi"].tolist(), candles[f"{words}_lo"].tolist()
-    return [upper * WORD + lower if upper else lower for upper, lower in zip(hi, lo, strict=True)]
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.interval}"
 
 
-def _close_times(candles: Candles, interval: Interval) -> list[int]:
-    return [interval.next_open(open_ms) - 1 for open_ms in candles["open_ms"].tolist()]
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Some candles of a series, with their revisions and since when they are known."""
+
+    candles: Candles
+    revisions: Ints
+    known_ms: Ints
+
+    def __len__(self) -> int:
+        return len(self.candles)
+
+    def picked(self, rows: npt.NDArray[np.bool_]) -> "Piece":
+        """Some of them."""
+        return Piece(self.candles[rows], self.revisions[rows], self.known_ms[rows])
 
 
-def integers(candles: Candles, revisions: Ints, interval: Interval, column: str) -> list[int]:
-    """The values of a column of integers."""
-    values: Any
+def integers(piece: Piece, interval: Interval, column: str) -> Ints:
+    """The values of a column of integers: times in UTC ms, flags as 0 and 1."""
+    candles = piece.candles
     match column:
         case "close_time":
-            return _close_times(candles, interval)
+            return _close_times(candles["open_ms"], interval)
         case "revision":
-            values = revisions
+            return piece.revisions
+        case "known_time":
+            return piece.known_ms
         case "closed" | "verified":
             bit = Flag.CLOSED if column == "closed" else Flag.VERIFIED
-            values = ((candles["flags"] & bit) != 0).astype(np.int64)
-        case _:
-            names = {
-                "open_time": "open_ms",
-                "count": "trades",
-                "first_trade_id": "first_id",
-                "last_trade_id": "last_id",
-            }
-            values = candles[names[column]]
-    return list(map(int, values.tolist()))
+            return np.asarray((candles["flags"] & bit) != 0, np.int64)
+    names = {"open_time": "open_ms", "count": "trades", "first_trade_id": "first_id", "last_trade_id": "last_id"}
+    return np.ascontiguousarray(candles[names.get(column, column)], np.int64)
 
 
-def texts(candles: Candles, series: Series, column: str) -> list[str]:
-    """The values of a column of names."""
-    if column == "origin":
-        return [_LABELS[origin] for origin in candles["origin"].tolist()]
-    value = {
-        "ignore": "0",
-        "market": series.market.value,
-        "symbol": series.symbol,
-        "interval": series.interval.name,
-    }
-    return [value[column]] * len(candles)
+def _close_times(opens: Ints, interval: Interval) -> Ints:
+    if interval.step_ms != MONTH_STEP:
+        return np.asarray(opens + interval.step_ms - 1, np.int64)
+    months = opens.astype("datetime64[ms]").astype("datetime64[M]") + 1
+    return np.asarray(months.astype("datetime64[ms]").astype(np.int64) - 1, np.int64)
 
 
-def mantissas(candles: Candles, column: str) -> tuple[list[int], list[int]]:
-    """The values of a column of decimals: mantissas of any size, and their scales."""
-    prices = candles["price_scale"].astype(np.int64)
-    quantities = candles["qty_scale"].astype(np.int64)
+def decimals(candles: Candles, column: str) -> Decimals:
+    """The values of a column of decimals."""
+    prices, quantities = (candles[name].astype(np.int64) for name in ("price_scale", "qty_scale"))
     if column in _PRICES:
-        return candles[column].tolist(), prices.tolist()
-    scales = prices + quantities if "quote" in column else quantities
-    return _sums(candles, _SUMS[column]), scales.tolist()
-
-
-def is_decimal(column: str) -> bool:
-    """Whether a column holds prices or volumes."""
-    return column in _PRICES or column in _SUMS
+        return Decimals(None, np.ascontiguousarray(candles[column]), prices)
+    hi, lo = (np.ascontiguousarray(candles[f"{_SUMS[column]}_{word}"]) for word in ("hi", "lo"))
+    return Decimals(hi if bool(hi.any()) else None, lo, prices + quantities if "quote" in column else quantities)
 
 
 def iso(t_ms: int) -> str:

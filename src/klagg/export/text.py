@@ -1,35 +1,50 @@
-"""Candles as csv and jsonl: decimals as plain strings, times as UTC ms."""
+"""Candles as csv and jsonl: decimals as plain strings, times as UTC ms; whole columns at a time, as Arrow strings."""
 
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Final, Literal
 
-from klagg import fixed
-from klagg.export.columns import TEXTS, ExportFormat, Series, integers, is_decimal, mantissas, texts
-from klagg.model import Candles, Ints
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from klagg.export.columns import DECIMALS, NAMES, ORIGINS, Piece, Series, decimals, integers
+from klagg.export.decimals import as_text
+
+_ORIGINS: Final = pa.array(ORIGINS, pa.string())
 
 
 def write_text(
-    file: IO[bytes], pieces: Iterator[tuple[Candles, Ints]], series: Series, format_name: ExportFormat
+    file: IO[bytes],
+    pieces: Iterator[Piece],
+    series: Series,
+    columns: Sequence[str],
+    format_name: Literal["csv", "jsonl"],
 ) -> None:
     """Write csv (with a header) or jsonl."""
-    as_csv = format_name == "csv"
-    if as_csv:
-        file.write((",".join(series.columns) + "\n").encode())
-    for candles, revisions in pieces:
-        cells: list[list[str]] = []
-        for column in series.columns:
-            if is_decimal(column):
-                values = list(map(fixed.to_text, *mantissas(candles, column)))
-            elif column in TEXTS:
-                values = texts(candles, series, column)
-            else:
-                values = list(map(str, integers(candles, revisions, series.interval, column)))
-            if not as_csv:
+    if format_name == "csv":
+        file.write((",".join(columns) + "\n").encode())
+    for piece in pieces:
+        cells: list[Any] = []
+        for position, column in enumerate(columns):
+            if format_name == "jsonl":
                 # Names and numbers need no escapes: symbols have no quotes, backslashes or control characters.
-                quote = '"' if is_decimal(column) or column in TEXTS else ""
-                values = [f'"{column}":{quote}{value}{quote}' for value in values]
-            cells.append(values)
-        rows = map(",".join, zip(*cells, strict=True))
-        lines = (f"{row}\n" for row in rows) if as_csv else (f"{{{row}}}\n" for row in rows)
-        file.write("".join(lines).encode())
+                quote = '"' if column in DECIMALS or column in NAMES else ""
+                cells += [f'{"{" if position == 0 else ","}"{column}":{quote}', _cells(piece, series, column), quote]
+            else:
+                cells += [_cells(piece, series, column), "," if position < len(columns) - 1 else ""]
+        lines = pc.binary_join_element_wise(*cells, "\n" if format_name == "csv" else "}\n", "")
+        # One after the other in memory the lines are the text of the file.
+        offsets, data = lines.buffers()[1:]
+        start, *_, end = memoryview(offsets).cast("i")[lines.offset : lines.offset + len(lines) + 1]
+        file.write(memoryview(data)[start:end])
     file.flush()
+
+
+def _cells(piece: Piece, series: Series, column: str) -> pa.Array | str:
+    """One column as Arrow strings, or one string for all rows."""
+    if column in DECIMALS:
+        return as_text(decimals(piece.candles, column))
+    if column == "origin":
+        return _ORIGINS.take(pa.array(piece.candles["origin"]))
+    if column in NAMES:
+        return series.name(column)
+    return pc.cast(pa.array(integers(piece, series.interval, column)), pa.string())
