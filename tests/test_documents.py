@@ -84,6 +84,7 @@ def test_the_readme_names_every_command() -> None:
 
 def test_operations_names_every_setting() -> None:
     text = (ROOT / "docs" / "OPERATIONS.md").read_text("utf-8")
+    text = text.partition("## Settings")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)) == set(NAMES)
 
 
@@ -100,6 +101,17 @@ def test_the_bounds_of_the_architecture_stand_in_the_code() -> None:
     for module, constant in named:
         sources = [path.read_text("utf-8") for path in (ROOT / "src").rglob(f"{module}.py")]
         assert any(re.search(rf"^{constant}\b", source, re.MULTILINE) for source in sources), f"{module}.{constant}"
+
+
+def test_the_guarantees_name_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "GUARANTEES.md").read_text("utf-8")
+    named = re.findall(r"`((?:tests/)?[\w/]+?(?:\.py)?)(?:::(\w+))?`", text.partition("## The faults")[0])
+    tests = [(path, name) for path, name in named if path.startswith("tests/") or name]
+    assert len(tests) >= 30
+    for path, name in tests:
+        found = [ROOT / path] if path.startswith("tests/") else list((ROOT / "tests").rglob(path))
+        assert any(one.exists() for one in found), path
+        assert not name or any(f"def {name}(" in one.read_text("utf-8") for one in found), f"{path}::{name}"
 
 
 # The translation
