@@ -15,6 +15,8 @@ from klagg.errors import KlaggError
 from klagg.model import Market
 from klagg.serve.gate import Gate
 from klagg.serve.limits import Bucket, Weights
+from klagg.serve.native.description import description
+from klagg.serve.native.problem import Problem, code_of, is_native, problem_body
 from klagg.serve.query import Query, Refused
 from klagg.serve.rest import MarketRest
 from klagg.serve.source import Live
@@ -110,11 +112,16 @@ def build_app(routes: Sequence[HTTPRouteHandler], gate: Gate) -> ASGIApp:
     """The application of these routes behind the gate."""
     app = Litestar(
         list(routes),
-        openapi_config=None,
+        openapi_config=description(),
         logging_config=None,
         debug=False,
         request_max_body_size=MAX_BODY,
-        exception_handlers={HTTPException: _http_error, KlaggError: _unavailable, Exception: _failed},
+        exception_handlers={
+            HTTPException: _http_error,
+            Problem: _problem,
+            KlaggError: _unavailable,
+            Exception: _failed,
+        },
     )
     return Guarded(app, gate)
 
@@ -141,11 +148,14 @@ class Guarded:
         if refusal is None:
             await self._app(scope, receive, secured)
             return
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(refusal.body))]
+        body = refusal.body
+        if is_native(scope["path"]):
+            body = problem_body(code_of(refusal.status), refusal.message)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         if refusal.status == 401:
             headers.append((b"www-authenticate", b'Basic realm="klagg"'))
         await secured({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await send({"type": "http.response.body", "body": refusal.body, "more_body": False})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _refusal(self, scope: Scope) -> Refused | None:
         if not self._rate(address_of(scope)).take(self._gate.now_s()):
@@ -175,23 +185,39 @@ def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def _error(status: int, code: int, message: str) -> Response[bytes]:
-    return Response(msgspec.json.encode({"code": code, "msg": message}), media_type=MediaType.JSON, status_code=status)
+def _error(path: str, status: int, code: int, message: str, parameter: str | None = None) -> Response[bytes]:
+    body = msgspec.json.encode({"code": code, "msg": message})
+    if is_native(path):
+        body = problem_body(code_of(status), message, parameter)
+    return Response(body, media_type=MediaType.JSON, status_code=status)
 
 
-def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """What the framework refuses: no such path, no such method, too large."""
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework refuses: no such path, no such method, too large, a parameter of another type."""
     messages = {404: "There is nothing at this path.", 405: "This path is only read.", 413: "The request is too large."}
-    return _error(error.status_code, -1000, messages.get(error.status_code, "The request cannot be read."))
+    message, parameter = messages.get(error.status_code, "The request cannot be read."), None
+    if error.status_code == 400 and isinstance(error.extra, list) and error.extra:
+        parameter = str(error.extra[0].get("key", "")) or None
+        message = str(error.extra[0].get("message", message)) if parameter else message
+    response = _error(request.scope["path"], error.status_code, -1000, message, parameter)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _problem(_: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+    """What the native API refuses."""
+    return Response(problem.body, media_type=MediaType.JSON, status_code=problem.status)
 
 
 def _unavailable(request: Request[Any, Any, Any], error: KlaggError) -> Response[bytes]:
     """The database or another part did not do its work now: its words are for the log, not for clients."""
-    log.error("serve.request_failed", path=request.scope["path"], reason=str(error))
-    return _error(503, -1001, "Internal error; unable to process your request. Please try again.")
+    path = request.scope["path"]
+    log.error("serve.request_failed", path=path, reason=str(error))
+    return _error(path, 503, -1001, "Internal error; unable to process your request. Please try again.")
 
 
 def _failed(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A mistake of klagg's."""
-    log.error("serve.request_failed", path=request.scope["path"], reason=f"{type(error).__name__}: {error}")
-    return _error(500, -1000, "An unknown error occurred while processing the request.")
+    path = request.scope["path"]
+    log.error("serve.request_failed", path=path, reason=f"{type(error).__name__}: {error}")
+    return _error(path, 500, -1000, "An unknown error occurred while processing the request.")

@@ -190,14 +190,14 @@ class Serving:
         routes: "Sequence[HTTPRouteHandler]" = (),
     ) -> None:
         # The application takes a third of a second to import, which no other command should pay.
-        from klagg.serve.address import Address
+        from klagg.service.readside import ReadSide
 
         try:
-            address = Address(self._bound, self._access, live, reader, clock, routes)
-            log.info("serve.listening", address=address.name)
+            side = ReadSide(self._bound, self._access, live, reader, clock, routes)
+            log.info("serve.listening", address=side.address.name)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(beside)
-                tasks.create_task(address.run())
+                tasks.create_task(side.run())
         finally:
             await asyncio.to_thread(reader.close)
 
