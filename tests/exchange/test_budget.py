@@ -126,6 +126,19 @@ def test_a_ban_holds_everybody_back(headers: dict, body: bytes, waits_ms: int, s
     assert used.wait_ms(1, Purpose.LIVE, START_MS + waits_ms) == 0
 
 
+def test_an_answer_that_was_dated_ahead_before_the_time_was_known_does_not_stop_the_minutes() -> None:
+    used = budget(100)
+    used.take_unclocked(1)
+    used.observe({HEADER: "1"}, 200, b"", START_MS + 600 * 86_400_000)
+    used.settle(1)
+    for minute in range(3):
+        now_ms = START_MS + minute * MINUTE_MS
+        assert used.wait_ms(80, Purpose.REPAIR, now_ms) == 0
+        used.take(80, now_ms)
+        used.settle(80)
+        assert used.wait_ms(80, Purpose.REPAIR, now_ms + 1) == MINUTE_MS - 1
+
+
 def test_a_ban_before_the_time_is_known_holds_too() -> None:
     clock = ManualClock()
     used = budget(100, clock)

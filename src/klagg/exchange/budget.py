@@ -228,9 +228,12 @@ class WeightBudget:
     def _turn_window(self, now_ms: int) -> None:
         window = now_ms // MINUTE_MS
         if window > self._window:
-            self._window = window
             # What is on its way may be counted in the new minute.
             self._taken, self._reported, self._claimed = self._in_flight, 0, 0
+            self._window = window
+        elif 0 < window < self._window:
+            # Before the calibration a Date header stood in for the time, and was ahead. Left there, the minute would never turn.
+            self._claimed, self._window = 0, window
 
     # The ledger
 
