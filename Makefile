@@ -10,7 +10,7 @@ BENCH  := build/bench
 FUZZ   := build/fuzz
 CODE   := src tests benchmarks examples
 
-.PHONY: help demo run test lint format bench fuzz lock clean
+.PHONY: help demo run test lint format bench fuzz page chromium lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ format: $(READY) ## format and mend what can be mended
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-test: lint ## all checks and tests
+test: lint $(if $(CI),chromium) ## all checks and tests
 	@$(BIN)/pytest $(ARGS)
 
 bench: $(READY) ## the figures of docs/PERFORMANCE.md, one JSON line each
@@ -52,6 +52,17 @@ fuzz: ## the decoders under atheris (SECONDS=60 for each target, TARGETS="wire r
 	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
 	@$(FUZZ)/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/fuzz.txt
 	@PYTHONPATH=src:tests $(FUZZ)/bin/python -m fuzz.run $(or $(SECONDS),60) $(TARGETS)
+
+page: ## build the page from page/ into the package (needs Node 20 or later)
+	@cd page && npm ci --silent && npm run --silent build
+
+chromium: ## install the browser of the browser tests, where there is none and apt may be used
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing chromium for the browser tests"; \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null || \
+	    echo "chromium could not be installed: the browser tests are skipped"; \
+	  fi
 
 lock: $(READY) ## renew the locked dependencies
 	@$(BIN)/python -m pip install --quiet uv

@@ -1,4 +1,4 @@
-"""One address that serves: markets, streams, health and whatever routes others add, composed in one place."""
+"""One address that serves: markets, streams, health, the page and whatever routes others add, composed in one place."""
 
 import asyncio
 import socket
@@ -13,6 +13,7 @@ from klagg.serve.app import build_app, health_routes, market_routes
 from klagg.serve.gate import Gate
 from klagg.serve.hub import Hub
 from klagg.serve.limits import Weights
+from klagg.serve.page import page_routes
 from klagg.serve.pushes import Pusher
 from klagg.serve.rest import MarketRest
 from klagg.serve.running import RunningCandles
@@ -36,7 +37,7 @@ class Address:
         hub, running = Hub(), RunningCandles(live, source)
         self.gate = Gate(access, hub, served[0] if len(served) == 1 else Market.SPOT, live.now_ms)
         self._pushers = [Pusher(market, hub, live, source, running, clock) for market in served]
-        every = [*health_routes(live), *routes]
+        every = [*health_routes(live), *page_routes(), *routes]
         for market in Market:
             every += market_routes(market, MarketRest(market, live, source, running), Weights(), live)
         self._server = Server(build_app(every, self.gate), self.gate, bound)

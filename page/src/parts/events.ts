@@ -1,0 +1,114 @@
+// What has happened, newest first: the service's own notes, and the feed's events that are worth a line.
+
+import type { FeedEvent, Note } from "../data/wire";
+import { h, set, text } from "../dom";
+import { clock, day, type Zone } from "../format";
+import { t } from "../words";
+
+const MINUTE_MS = 60_000;
+/** Lines that are kept; older ones go. */
+const KEPT = 200;
+
+interface Line {
+  readonly atMs: number;
+  readonly key: string;
+  readonly kind: string;
+  /** Said anew in whatever language is chosen. */
+  readonly say: (zone: Zone) => string;
+}
+
+export class Events {
+  readonly element: HTMLElement;
+  private readonly title = h("h2");
+  private readonly list = h("ol", { class: "event-list", tabindex: 0 });
+  private readonly none = h("p", { class: "hint" });
+  private lines: Line[] = [];
+  private readonly known = new Set<string>();
+
+  constructor(private readonly zone: () => Zone) {
+    this.element = h("section", { class: "strip events" }, h("header", {}, this.title), this.list, this.none);
+    this.translate();
+  }
+
+  translate(): void {
+    text(this.title, t("events"));
+    text(this.none, t("eventsNone"));
+    set(this.element, { "aria-label": t("events") });
+    set(this.list, { "aria-label": t("events") });
+    this.draw();
+  }
+
+  clear(): void {
+    this.lines = [];
+    this.known.clear();
+    this.draw();
+  }
+
+  notes(notes: readonly Note[], market: string): void {
+    this.add(
+      notes
+        .filter((note) => !note.market || note.market === market)
+        .map((note) => ({
+          atMs: note.at_ms,
+          key: `note ${note.at_ms} ${note.event} ${note.text}`,
+          kind: "note",
+          say: () => note.text || note.event,
+        })),
+    );
+  }
+
+  feed(events: readonly FeedEvent[]): void {
+    this.add(events.map(lineOf).filter((line) => line !== null));
+  }
+
+  /** What this page itself went through. */
+  own(atMs: number, word: "evCut" | "evLost" | "evBack"): void {
+    this.add([{ atMs, key: `own ${atMs} ${word}`, kind: "own", say: () => t(word) }]);
+  }
+
+  private add(lines: readonly Line[]): void {
+    const fresh = lines.filter((line) => !this.known.has(line.key));
+    if (fresh.length === 0) return;
+    for (const line of fresh) this.known.add(line.key);
+    this.lines = [...this.lines, ...fresh].sort((a, b) => b.atMs - a.atMs);
+    for (const gone of this.lines.splice(KEPT)) this.known.delete(gone.key);
+    this.draw();
+  }
+
+  private draw(): void {
+    const zone = this.zone();
+    const today = this.lines[0] ? day(this.lines[0].atMs, zone) : "";
+    this.none.hidden = this.lines.length > 0;
+    this.list.hidden = this.lines.length === 0;
+    this.list.replaceChildren(
+      ...this.lines.map((line) => {
+        const date = day(line.atMs, zone);
+        const time = clock(line.atMs, zone, true);
+        return h("li", { class: `event ${line.kind}` }, h("time", {}, date === today ? time : `${date.slice(5)} ${time}`), line.say(zone));
+      }),
+    );
+  }
+}
+
+/** Whether an event of the feed is worth a line, and which. */
+function lineOf(event: FeedEvent): Line | null {
+  const { symbol = "", seq = 0, at_ms: atMs = 0 } = event;
+  const line = (say: (zone: Zone) => string): Line => ({ atMs, key: `feed ${seq}`, kind: event.kind, say });
+  switch (event.kind) {
+    case "gap": {
+      const n = Math.max(1, Math.round(((event.end_ms ?? 0) - (event.start_ms ?? 0)) / MINUTE_MS));
+      return line(() => t("evGap", { symbol, n, reason: event.reason ?? "" }));
+    }
+    case "symbol_added":
+      return line(() => t("evAdded", { symbol }));
+    case "symbol_retired":
+      return line(() => t("evRetired", { symbol }));
+    case "candle_revised": {
+      const { candle } = event;
+      if (!candle) return null;
+      return line((zone) => t("evRevised", { symbol, interval: candle.interval, time: clock(candle.open_time_ms, zone), n: candle.revision }));
+    }
+    default:
+      return null;
+  }
+}
