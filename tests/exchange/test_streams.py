@@ -1,6 +1,10 @@
 """Streams against an exchange on loopback: sight, blindness, reconnection, renewal, limits."""
 
 import asyncio
+import base64
+import contextlib
+import gc
+import hashlib
 import itertools
 import json
 import random
@@ -9,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import structlog
 from aiohttp import web
 
 from exchange.venue import Venue
@@ -18,7 +23,7 @@ from klagg.exchange.inbox import Blind, Inbox, Sighted
 from klagg.exchange.pacing import ConnectGate
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
-from klagg.exchange.transport import Transport
+from klagg.exchange.transport import MAX_FRAME_BYTES, Transport
 from klagg.model import Market
 
 BASE_MS = 1_800_000_000_000
@@ -336,3 +341,69 @@ async def test_a_handshake_that_is_cut_is_tried_again(until: Callable, answer: b
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         server.close()
+
+
+def frame(opcode: int, payload: bytes, *, final: bool = True, claimed: int | None = None) -> bytes:
+    """A server's frame as RFC 6455 lays it out, which may claim to be longer than it is."""
+    length = len(payload) if claimed is None else claimed
+    return bytes([opcode | (0x80 if final else 0), 127]) + length.to_bytes(8, "big") + payload
+
+
+ENDLESS = [frame(1, bytes(2**20), final=False)] + [frame(0, bytes(2**20), final=False)] * 17
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([frame(1, b"{", claimed=MAX_FRAME_BYTES + 1)], "a frame larger than 16777216 bytes, or against the protocol"),
+        (ENDLESS, "a message larger than 16777216 bytes"),
+    ],
+    ids=["one frame", "continuation without end"],
+)
+async def test_what_is_larger_than_any_message_ends_the_connection(
+    until: Callable, frames: list[bytes], reason: str
+) -> None:
+    tries = 0
+    complaints: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = request.lower().partition("sec-websocket-key:")[2].partition("\r\n")[0]
+        key = request[request.lower().index(key) :][: len(key)].strip()
+        accept = base64.b64encode(
+            hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11", usedforsecurity=False).digest()
+        )
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+        writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for one in frames:
+                writer.write(one)
+                await writer.drain()
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    streams = TradeStreams(
+        for_market(Market.USDM, ws_url=f"ws://127.0.0.1:{port}"),
+        clock=ScaledClock(50.0),
+        now_ms=lambda: BASE_MS,
+        settings=FAST,
+        transport=Transport(chance=lambda: random.Random(7)),
+    )
+    task = asyncio.create_task(streams.run())
+    try:
+        with structlog.testing.capture_logs() as logs:
+            await streams.add({"BTCUSDT": 0})
+            await until(lambda: tries >= 2)
+        assert next(entry for entry in logs if entry["event"] == "stream.lost")["reason"] == reason
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []

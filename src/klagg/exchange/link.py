@@ -17,7 +17,7 @@ from python_socks import ProxyError
 
 from klagg.clock import Clock
 from klagg.exchange.settings import StreamSettings
-from klagg.exchange.transport import Connect
+from klagg.exchange.transport import MAX_FRAME_BYTES, Connect
 
 log = structlog.get_logger()
 
@@ -95,7 +95,8 @@ class Link(WSListener):
         self._queue: deque[_Request] = deque()
         self._asked: dict[int, _Request] = {}
         self._unproven: set[str] = set()
-        self._parts: list[bytes] = []
+        self._parts: bytearray | None = None
+        """The beginning of a message that comes in several frames."""
         self._burst_ms = 0
         self._send_after_ns = 0
         self._heartbeat = settings.heartbeat_mark
@@ -213,7 +214,9 @@ class Link(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone, with or without a close frame."""
-        del transport
+        if transport.is_close_frame_sent:
+            # Only picows closes without our asking: a frame above the bound, or none that the protocol knows.
+            self._lose(f"a frame larger than {MAX_FRAME_BYTES} bytes, or against the protocol")
         self._lose("connection lost without a close frame")
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -226,11 +229,9 @@ class Link(WSListener):
         kind = frame.msg_type
         if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
             payload = frame.get_payload_as_bytes()
-            if not frame.fin or self._parts:
-                self._parts.append(payload)
-                payload = b"".join(self._parts) if frame.fin else b""
+            if not frame.fin or self._parts is not None:
+                payload = self._whole(transport, payload, is_last=frame.fin)
             if payload:
-                self._parts.clear()
                 self._take(payload, self._burst_ms)
         elif kind is WSMsgType.CLOSE:
             reason = (frame.get_close_message() or b"").decode("utf-8", "replace")
@@ -238,6 +239,21 @@ class Link(WSListener):
             transport.disconnect()
         if frame.last_in_buffer:
             self._burst_ms = 0
+
+    def _whole(self, transport: WSTransport, payload: bytes, *, is_last: bool) -> bytes:
+        """The message that these frames make, once the last is there; a message above the bound of a frame ends the connection."""
+        if self.lost:
+            return b""
+        parts = bytearray() if self._parts is None else self._parts
+        parts += payload
+        self._parts = None if is_last else parts
+        if len(parts) > MAX_FRAME_BYTES:
+            self._parts = None
+            self._lose(f"a message larger than {MAX_FRAME_BYTES} bytes")
+            transport.send_close(WSCloseCode.MESSAGE_TOO_BIG)
+            transport.disconnect(graceful=False)
+            return b""
+        return bytes(parts) if is_last else b""
 
     def _take(self, payload: bytes, recv_ms: int) -> None:
         if self._asked and b'"id"' in payload and b'"e":' not in payload:

@@ -21,7 +21,7 @@ REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=10, sock_r
 CONNECT_TIMEOUT_S: Final = 15.0
 """Real seconds for one handshake, proxy and TLS included."""
 MAX_FRAME_BYTES: Final = 16 * 2**20
-"""The largest real one is the first mini-ticker array, below 1 MB; a larger frame ends the connection."""
+"""The largest real one is the first mini-ticker array, below 1 MB; a larger frame, or message of several, ends the connection."""
 USER_AGENT: Final = "klagg"
 
 SessionFactory = Callable[[], aiohttp.ClientSession]
@@ -46,7 +46,7 @@ async def connect(listener: WSListener, url: str) -> None:
         WSError | ProxyError | OSError | TimeoutError: why not.
     """
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        await ws_connect(
+        websocket, _ = await ws_connect(
             lambda: listener,
             url,
             websocket_handshake_timeout=CONNECT_TIMEOUT_S,
@@ -54,6 +54,13 @@ async def connect(listener: WSListener, url: str) -> None:
             proxy=proxy_for(url),
             logger_name="klagg",
         )
+    # picows keeps the error for whoever waits for the end, and asyncio prints it where nobody does. The listener is told too.
+    asyncio.ensure_future(websocket.wait_disconnected()).add_done_callback(_seen)
+
+
+def _seen(ended: "asyncio.Future[None]") -> None:
+    if not ended.cancelled():
+        ended.exception()
 
 
 @dataclass(frozen=True, slots=True)
