@@ -74,6 +74,14 @@ class ClaimLost(StoreError):
     """Another process has taken the shards over: this one must stop writing at once."""
 
 
+class ServiceError(KlaggError):
+    """A running service cannot be reached, or gives no answer that can be used."""
+
+
+class BarrierTimeout(KlaggError, TimeoutError):
+    """A barrier was waited for, and did not come in time."""
+
+
 class FileFormatError(KlaggError):
     """A trade or candle file that cannot be read; names file, line number and reason."""
 

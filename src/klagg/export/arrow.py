@@ -84,7 +84,7 @@ def _array(piece: Piece, series: Series, column: str, numbers: Numbers) -> pa.Ar
         return _ORIGINS.take(pa.array(piece.candles["origin"]))
     if column in NAMES:
         return pa.repeat(pa.scalar(series.name(column), pa.string()), len(piece))
-    values = integers(piece, series.interval, column)
+    values = integers(piece, series, column)
     if column in TIMES:
         return pa.array(values).cast(_TIME)
     return pa.array(values.astype(np.bool_)) if column in FLAGS else pa.array(values)

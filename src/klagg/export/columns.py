@@ -63,11 +63,12 @@ ORIGINS: Final = tuple(origin.label for origin in Origin)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What the rows of one export have in common."""
+    """What the rows of one export have in common; candles are cut `shift_ms` east of UTC."""
 
     market: Market
     symbol: str
     interval: Interval
+    shift_ms: int = 0
 
     def name(self, column: str) -> str:
         """The value of a column that every row has."""
@@ -94,12 +95,12 @@ class Piece:
         return Piece(self.candles[rows], self.revisions[rows], self.known_ms[rows])
 
 
-def integers(piece: Piece, interval: Interval, column: str) -> Ints:
+def integers(piece: Piece, series: Series, column: str) -> Ints:
     """The values of a column of integers: times in UTC ms, flags as 0 and 1."""
     candles = piece.candles
     match column:
         case "close_time":
-            return _close_times(candles["open_ms"], interval)
+            return _close_times(candles["open_ms"], series)
         case "revision":
             return piece.revisions
         case "known_time":
@@ -111,11 +112,11 @@ def integers(piece: Piece, interval: Interval, column: str) -> Ints:
     return np.ascontiguousarray(candles[names.get(column, column)], np.int64)
 
 
-def _close_times(opens: Ints, interval: Interval) -> Ints:
-    if interval.step_ms != MONTH_STEP:
-        return np.asarray(opens + interval.step_ms - 1, np.int64)
-    months = opens.astype("datetime64[ms]").astype("datetime64[M]") + 1
-    return np.asarray(months.astype("datetime64[ms]").astype(np.int64) - 1, np.int64)
+def _close_times(opens: Ints, series: Series) -> Ints:
+    if series.interval.step_ms != MONTH_STEP:
+        return np.asarray(opens + series.interval.step_ms - 1, np.int64)
+    months = (opens + series.shift_ms).astype("datetime64[ms]").astype("datetime64[M]") + 1
+    return np.asarray(months.astype("datetime64[ms]").astype(np.int64) - series.shift_ms - 1, np.int64)
 
 
 def decimals(candles: Candles, column: str) -> Decimals:

@@ -47,4 +47,4 @@ def _cells(piece: Piece, series: Series, column: str) -> pa.Array | str:
         return _ORIGINS.take(pa.array(piece.candles["origin"]))
     if column in NAMES:
         return series.name(column)
-    return pc.cast(pa.array(integers(piece, series.interval, column)), pa.string())
+    return pc.cast(pa.array(integers(piece, series, column)), pa.string())
