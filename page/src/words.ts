@@ -165,7 +165,7 @@ const zh: Readonly<Record<Word, string>> = {
   colLast: "最新价",
   colChange: "24h %",
   colVolume: "成交额",
-  colSpark: "1 小时",
+  colSpark: "1h",
   colState: "状态",
   sortBy: "按{what}排序",
   noMatch: "没有匹配的交易对。",

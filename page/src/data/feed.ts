@@ -143,6 +143,9 @@ export class Feed {
       this.listener.connected(true);
     } else if (event.kind === "cut") {
       this.since = event.reason === "too slow" ? event.from_seq : event.to_seq;
+    } else if (event.kind === "beat") {
+      // It tells up to where nothing more that is wanted has happened.
+      if (event.seq !== undefined && this.since !== undefined) this.since = Math.max(this.since, event.seq);
     } else if (event.seq !== undefined) {
       // At least once: what was heard already is not told again.
       if (this.since !== undefined && event.seq <= this.since) return;

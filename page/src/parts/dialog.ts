@@ -24,7 +24,7 @@ export function showDialog(title: string, kind: string, ...content: (Node | stri
   return dialog;
 }
 
-export const dialogIsOpen = (): boolean => open !== null;
+export const dialogIsOpen = (): boolean => open?.open === true;
 
 export function table(head: readonly string[], rows: readonly (readonly (string | Node)[])[]): HTMLElement {
   const made = h("table", {}, h("thead", {}, h("tr", {}, ...head.map((one) => h("th", { scope: "col" }, one)))));

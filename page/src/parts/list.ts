@@ -192,10 +192,15 @@ export class SymbolList {
   private reveal(): void {
     const at = this.rows.findIndex((row) => row.symbol === this.selected);
     if (at < 0) return;
-    const head = ROW_PX;
-    const room = this.frame.clientHeight - head;
-    if (at * ROW_PX < this.frame.scrollTop) this.frame.scrollTop = at * ROW_PX;
-    else if ((at + 1) * ROW_PX > this.frame.scrollTop + room) this.frame.scrollTop = (at + 1) * ROW_PX - room;
+    const { scrollTop, clientHeight } = this.frame;
+    const room = clientHeight - ROW_PX;
+    const top = at * ROW_PX;
+    const above = scrollTop - top;
+    const below = top + ROW_PX - scrollTop - room;
+    if (above <= 0 && below <= 0) return;
+    // Step by step at the edge; from further away into the middle.
+    if (Math.max(above, below) > 2 * ROW_PX) this.frame.scrollTop = top - (room - ROW_PX) / 2;
+    else this.frame.scrollTop = above > 0 ? top : top + ROW_PX - room;
   }
 
   private later(): void {
@@ -299,6 +304,8 @@ export class SymbolList {
     } else if (event.key === "Enter") {
       const [first] = this.rows;
       if (first) {
+        this.search.value = "";
+        this.rearrange(false);
         this.host.chose(first.symbol);
         this.search.blur();
       }
