@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from typing import Final, Literal, get_args
 
+from klagg.client.events import KINDS, Kind
+from klagg.client.feed import Filter
 from klagg.config import parse_market, parse_symbol, parse_time_ms, split_list
 from klagg.errors import UsageError
 from klagg.export import Numbers, iso
@@ -114,6 +116,38 @@ def expanded(names: Iterable[str], market: Market, there: Callable[[], Iterable[
     return tuple(dict.fromkeys(found))
 
 
+def feed_filter(
+    market: Market, symbols: str | Iterable[str], intervals: str | Iterable[str], kinds: Iterable[Kind]
+) -> Filter:
+    """Which events are wanted, checked.
+
+    Raises:
+        UsageError: what can be no symbol, no interval, or no kind.
+
+    """
+    wanted = frozenset(kinds)
+    if unknown := wanted - set(KINDS):
+        raise UsageError(f"unknown kind {min(unknown)!r}: use one of {' '.join(KINDS)}")
+    # A symbol need not be known yet: it may be listed tomorrow.
+    named = words(symbols, "symbol") if symbols and symbols != "*" else ()
+    names = frozenset(parse_symbol(name, market) or name for name in named)
+    frames = frames_of(intervals, "+00:00") if intervals else ()
+    return Filter(names - {"all"}, frozenset(frame.name for frame in frames), wanted)
+
+
+def frames_of(intervals: str | Iterable[str], zone: str) -> tuple[Named, ...]:
+    """The intervals that are named, of any length.
+
+    Raises:
+        UsageError: one that cannot be, or no such time zone.
+
+    """
+    try:
+        return tuple(intervals_of(",".join(words(intervals, "interval")), zone_of(zone)))
+    except Problem as problem:
+        raise UsageError(problem.message) from None
+
+
 def asked(
     symbols: str | Iterable[str],
     intervals: str | Iterable[str],
@@ -149,13 +183,9 @@ def asked(
     if start_ms >= end_ms:
         raise UsageError(f"the range is empty: it starts at {iso(start_ms)} and ends at {iso(end_ms)}")
     zone = tz or "+00:00"
-    try:
-        named = tuple(intervals_of(",".join(words(intervals, "interval")), zone_of(zone)))
-    except Problem as problem:
-        raise UsageError(problem.message) from None
     return Asked(
         words(symbols, "symbol"),
-        named,
+        frames_of(intervals, zone),
         zone,
         max(start_ms, 0),
         min(end_ms, LAST_MS),

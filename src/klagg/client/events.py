@@ -16,7 +16,10 @@ KINDS: Final[tuple[Kind, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class CandleEvent:
-    """A closed candle came, its numbers changed, or they were seen to be the exchange's."""
+    """A closed candle came, its numbers changed, or they were seen to be the exchange's.
+
+    What happened at once is one event: one that came or changed may be `verified` as well.
+    """
 
     kind: CandleKind
     seq: int
@@ -26,6 +29,7 @@ class CandleEvent:
     interval: str
     open_time_ms: int
     revision: int
+    verified: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,15 @@ class GapEvent:
     symbol: str
     start_ms: int
     end_ms: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CutEvent:
-    """Events after `from_seq` and up to `to_seq` are not given: the log no longer has them. The feed goes on after them.
+    """What was asked for after `from_seq` is not there up to `to_seq`; the feed goes on after that.
 
-    Read what they were about again: candles, symbols and gaps are in the database as they stand.
+    `too old`: the log no longer has it. Read what it was about again: candles, symbols and gaps are in the database as they stand.
+    `ahead`: the log never was so far; it is another database.
     """
 
     kind: Literal["cut"]
@@ -104,7 +110,7 @@ def event_of(told: Mapping[str, Any]) -> Event | None:
     }
     match kind:
         case "candle_closed" | "candle_revised" | "candle_verified":
-            names = ("symbol", "interval", "open_time_ms", "revision")
+            names = ("symbol", "interval", "open_time_ms", "revision", "verified")
             return CandleEvent(**common, **{name: told[name] for name in names})
         case "barrier_durable" | "barrier_verified":
             counts = {name: told.get(name) for name in ("symbols", "unverified")}
@@ -112,6 +118,6 @@ def event_of(told: Mapping[str, Any]) -> Event | None:
         case "symbol_added" | "symbol_retired":
             return SymbolEvent(**common, symbol=told["symbol"])
         case "gap":
-            return GapEvent(**common, symbol=told["symbol"], start_ms=told["start_ms"], end_ms=told["end_ms"])
+            return GapEvent(**common, **{name: told[name] for name in ("symbol", "start_ms", "end_ms", "reason")})
         case _:
             return None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 from klagg.client.events import CandleEvent, CutEvent, Event, GapEvent, SymbolEvent
@@ -11,7 +12,7 @@ from klagg.client.events import CandleEvent, CutEvent, Event, GapEvent, SymbolEv
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events are wanted; what is empty wants all."""
+    """Which events are wanted; what is empty wants all. Symbols may be globs."""
 
     symbols: frozenset[str] = frozenset()
     intervals: frozenset[str] = frozenset()
@@ -22,10 +23,12 @@ class Filter:
         if isinstance(event, CutEvent):
             return True
         if self.kinds and event.kind not in self.kinds:
-            return False
+            verified = isinstance(event, CandleEvent) and event.verified
+            if not (verified and "candle_verified" in self.kinds):
+                return False
         # A gap without a symbol is one of all symbols.
         symbol = event.symbol if isinstance(event, CandleEvent | SymbolEvent | GapEvent) else ""
-        if self.symbols and symbol and symbol not in self.symbols:
+        if self.symbols and symbol and not any(fnmatchcase(symbol, pattern) for pattern in self.symbols):
             return False
         return not (self.intervals and isinstance(event, CandleEvent) and event.interval not in self.intervals)
 

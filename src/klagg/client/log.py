@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from klagg.client.events import (
-    KINDS,
     BarrierEvent,
     CandleEvent,
     CutEvent,
@@ -16,7 +15,6 @@ from klagg.client.events import (
     kind_of,
 )
 from klagg.client.feed import Filter
-from klagg.errors import UsageError
 from klagg.interval import INTERVALS
 from klagg.model import Market
 from klagg.store import Kind, SqliteStore, What, open_store
@@ -45,19 +43,24 @@ class LoggedFeed:
         self._store: SqliteStore | None = None
         self._names: dict[int, str] = {0: ""}
         self._after = 0
+        self._first: list[Event] = []
         self._interrupted = threading.Event()
 
-    def start(self, since: int | None, wanted: Filter) -> None:
-        """As `FeedSource` says; what is wanted is chosen by the feed."""
-        unknown = wanted.kinds - set(KINDS)
-        if unknown:
-            raise UsageError(f"unknown kind {min(unknown)!r}: use one of {' '.join(KINDS)}")
+    def start(self, since: int | None, wanted: Filter) -> None:  # noqa: ARG002 - the feed chooses
+        """As `FeedSource` says."""
         self._store = open_store(self._url, mode="read")
-        self._after = self._store.newest_seq() if since is None else since
+        newest = self._store.newest_seq()
+        self._after = newest if since is None else since
+        if self._after > newest:
+            self._first = [CutEvent("cut", self._after, newest, "ahead")]
+            self._after = newest
 
     def next(self, ends_s: float | None) -> list[Event] | None:
         """As `FeedSource` says."""
         assert self._store is not None
+        if self._first:
+            first, self._first = self._first, []
+            return first
         # All markets are read: where the numbers leap, events are gone.
         found = self._store.events(self._after, BATCH)
         if not found:
@@ -90,9 +93,9 @@ class LoggedFeed:
             match stored.kind:
                 case Kind.CANDLES:
                     series, open_ms, what, revision = row
-                    kind = kind_of(What(what))
+                    kind, verified = kind_of(What(what)), bool(what & What.VERIFIED)
                     symbol, interval = self._name(series // SERIES_INTERVALS), INTERVALS[series % SERIES_INTERVALS].name
-                    yield CandleEvent(kind, seq, at_ms, market, symbol, interval, open_ms, revision)
+                    yield CandleEvent(kind, seq, at_ms, market, symbol, interval, open_ms, revision, verified)
                 case Kind.DURABLE | Kind.VERIFIED:
                     yield barrier_event(stored.kind, seq, at_ms, market, row[0], row[1])
                 case Kind.ADDED:
@@ -100,7 +103,9 @@ class LoggedFeed:
                 case Kind.RETIRED:
                     yield SymbolEvent("symbol_retired", seq, at_ms, market, self._name(row[0]))
                 case Kind.GAP:
-                    yield GapEvent("gap", seq, at_ms, market, self._name(row[0]), row[1], row[2])
+                    name = self._name(row[0])
+                    reason = self._store.looks.gap_reason(stored.market, name, row[1], row[2]) if self._store else ""
+                    yield GapEvent("gap", seq, at_ms, market, name, row[1], row[2], reason)
 
     def _name(self, instrument_id: int) -> str:
         """The symbol of an instrument."""

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
 
-from klagg.client.asked import Asked, Time, Unmatched, Verified, asked, time_ms, words
+from klagg.client.asked import Asked, Time, Unmatched, Verified, asked, feed_filter, time_ms
 from klagg.client.events import BarrierEvent, Kind
 from klagg.client.facts import Barrier, Gap, Status, Symbol
-from klagg.client.feed import Feed, FeedSource, Filter
+from klagg.client.feed import Feed, FeedSource
 from klagg.client.frame import Candles
 from klagg.errors import BarrierTimeout
 from klagg.export import Numbers, iso
@@ -122,9 +122,7 @@ class Reader(ABC):
             kinds: only events of these kinds, and cuts.
 
         """
-        named = words(symbols, "symbol") if symbols else ()
-        kept = words(intervals, "interval") if intervals else ()
-        return Feed(self._feed_source, since, Filter(frozenset(named), frozenset(kept), frozenset(kinds)))
+        return Feed(self._feed_source, since, feed_filter(self.market, symbols, intervals, kinds))
 
     def wait_barrier(self, boundary: Time, *, verified: bool = False, timeout: float | None = None) -> Barrier:
         """Wait until every candle that ends by `boundary` is durable or, where `verified`, seen to be the exchange's.

@@ -94,9 +94,10 @@ class StreamedFeed:
     def _told(self, told: dict[str, Any]) -> list[Event]:
         kind = told.get("kind")
         self._pause_s = FIRST_PAUSE_S
-        if kind == "hello":
-            if self._after is None:
-                self._after = int(told["seq"])
+        if kind in {"hello", "beat"}:
+            # A beat tells up to where everything that is wanted has been sent.
+            if self._after is None or kind == "beat":
+                self._after = max(int(told["seq"]), self._after or 0)
             return []
         if kind == "cut":
             return self._cut(told)
