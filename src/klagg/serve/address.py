@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from litestar.handlers import HTTPRouteHandler
 
@@ -10,7 +10,7 @@ from klagg.clock import Clock
 from klagg.model import Market
 from klagg.serve.access import Access
 from klagg.serve.app import build_app, health_routes, market_routes
-from klagg.serve.gate import Gate
+from klagg.serve.gate import Door, Gate
 from klagg.serve.hub import Hub
 from klagg.serve.limits import Weights
 from klagg.serve.page import page_routes
@@ -22,7 +22,7 @@ from klagg.serve.source import Live, Source
 
 
 class Address:
-    """Serves until cancelled. `routes` are put beside the exchange's and health's."""
+    """Serves until cancelled. `routes` are put beside the exchange's and health's, `doors` beside its streams."""
 
     def __init__(
         self,
@@ -32,10 +32,12 @@ class Address:
         source: Source,
         clock: Clock,
         routes: Sequence[HTTPRouteHandler] = (),
+        doors: Mapping[str, Door] | None = None,
     ) -> None:
         served = live.markets
         hub, running = Hub(), RunningCandles(live, source)
         self.gate = Gate(access, hub, served[0] if len(served) == 1 else Market.SPOT, live.now_ms)
+        self.gate.doors.update(doors or {})
         self._pushers = [Pusher(market, hub, live, source, running, clock) for market in served]
         every = [*health_routes(live), *page_routes(), *routes]
         for market in Market:

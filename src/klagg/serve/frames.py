@@ -37,6 +37,8 @@ class CloseCode(IntEnum):
     INVALID_DATA = 1007
     POLICY = 1008
     TOO_BIG = 1009
+    READS_TOO_SLOWLY = 4008
+    """klagg's own, of the feed: the reader was told where it was cut, and goes on from there."""
 
 
 class ProtocolError(Exception):

@@ -1,7 +1,7 @@
 """What all connections of one address share: who may read, the hub, the sockets and their number."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from klagg.model import Market
@@ -25,6 +25,47 @@ class Socket(Protocol):
         ...
 
 
+class Wire(Protocol):
+    """An open WebSocket as those who talk over it know it."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were sent and are not taken yet."""
+        ...
+
+    def send(self, frames: bytes) -> None:
+        """Send framed bytes, however many wait already."""
+        ...
+
+    def close(self, code: CloseCode, reason: str = "") -> None:
+        """Say why, and end."""
+        ...
+
+
+class Talk(Protocol):
+    """What takes the place of the exchange's streams on a WebSocket of another path."""
+
+    def begin(self) -> None:
+        """The handshake is done."""
+        ...
+
+    def take(self, text: bytes) -> None:
+        """A message of the client."""
+        ...
+
+    def has_room(self) -> None:
+        """What was sent has been taken."""
+        ...
+
+    def gone(self) -> None:
+        """The connection has ended."""
+        ...
+
+
+Door = Callable[[Wire, Mapping[str, str]], Talk]
+"""Lets a WebSocket in by its query; raises `Problem` where it does not."""
+
+
 class Gate:
     """The shared part. `unrouted` is the market of paths without a route: the only one served, else spot."""
 
@@ -34,6 +75,8 @@ class Gate:
         self.unrouted = unrouted
         self.now_ms = now_ms
         self.sockets: set[Socket] = set()
+        self.doors: dict[str, Door] = {}
+        """By path: who takes WebSockets beside the exchange's streams."""
         self.cut = 0
         """Clients that were cut because they read too slowly."""
 

@@ -7,8 +7,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from klagg.model import Market
 from klagg.serve.control import Control
 from klagg.serve.frames import CloseCode, Message, Opcode, ProtocolError, Reader, accept_token, close_frame, frame
-from klagg.serve.gate import Gate
+from klagg.serve.gate import Gate, Talk
 from klagg.serve.limits import Bucket
+from klagg.serve.native.problem import Problem
 from klagg.serve.streams import Route, parse_stream, route_of
 
 MAX_BUFFER: Final = 4 * 2**20
@@ -30,6 +31,7 @@ class StreamSocket(asyncio.Protocol):
         self._reader = Reader()
         self._transport: asyncio.Transport | None = None
         self._control: Control | None = None
+        self._talk: Talk | None = None
         self._bucket = Bucket(10, 15)
         self._market = Market.USDM
         self._pinged_s = self._ponged_s = 0.0
@@ -50,7 +52,7 @@ class StreamSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The handshake first, as uvicorn writes it again, then frames."""
-        if self._control is None:
+        if self._control is None and self._talk is None:
             self._open(data)
             return
         try:
@@ -66,6 +68,13 @@ class StreamSocket(asyncio.Protocol):
         self._gate.sockets.discard(self)
         if self._control is not None:
             self._control.unsubscribe(list(self._control.names))
+        if self._talk is not None:
+            self._talk.gone()
+
+    def resume_writing(self) -> None:
+        """The client has taken what was sent."""
+        if self._talk is not None:
+            self._talk.has_room()
 
     # Opening
 
@@ -80,6 +89,8 @@ class StreamSocket(asyncio.Protocol):
         kind = names[at : at + 1]
         if denied is not None:
             self._refuse(denied.status, denied.message)
+        elif parts.path in self._gate.doors and token is not None and self._gate.has_room:
+            self._enter(token, parts.path, parse_qs(parts.query, keep_blank_values=True))
         elif route is None or kind not in (["ws"], ["stream"]):
             self._refuse(404, "There is no stream at this path.")
         elif token is None or headers.get("sec-websocket-version") != "13":
@@ -108,12 +119,28 @@ class StreamSocket(asyncio.Protocol):
 
         self._control = Control(market, combined, added, lambda name: hub.remove(market, name, self, unit))
         self._gate.sockets.add(self)
+        self._shake(token)
+        if not self._control.subscribe(names):
+            self.close(CloseCode.POLICY, "Invalid request")
+
+    def _enter(self, token: str, path: str, query: dict[str, list[str]]) -> None:
+        """Hand the connection to whoever takes those of this path."""
+        try:
+            talk = self._gate.doors[path](self, {name: values[-1] for name, values in query.items()})
+        except Problem as problem:
+            self._refuse(problem.status, problem.message)
+            return
+        self._pinged_s = self._ponged_s = self._gate.now_s()
+        self._gate.sockets.add(self)
+        self._shake(token)
+        self._talk = talk
+        talk.begin()
+
+    def _shake(self, token: str) -> None:
         self._write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: %s\r\n\r\n" % token.encode()
         )
-        if not self._control.subscribe(names):
-            self.close(CloseCode.POLICY, "Invalid request")
 
     def _refuse(self, status: int, message: str) -> None:
         self._closing = True
@@ -128,7 +155,6 @@ class StreamSocket(asyncio.Protocol):
     # Messages
 
     def _take(self, message: Message) -> None:
-        assert self._control is not None
         if message.opcode is Opcode.CLOSE:
             self.close(CloseCode.NORMAL)
             return
@@ -144,6 +170,10 @@ class StreamSocket(asyncio.Protocol):
             except UnicodeDecodeError:
                 self.close(CloseCode.INVALID_DATA, "text is not UTF-8")
                 return
+            if self._talk is not None:
+                self._talk.take(message.payload)
+                return
+            assert self._control is not None
             reply = self._control.answer(message.payload)
             self.push(frame(reply.text))
             if reply.close_reason:
@@ -161,6 +191,16 @@ class StreamSocket(asyncio.Protocol):
             self._gate.cut += 1
             self.close(CloseCode.POLICY, "Reads too slowly")
         else:
+            self._write(frames)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were sent and are not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def send(self, frames: bytes) -> None:
+        """Send framed bytes, however many wait already."""
+        if not self._closing:
             self._write(frames)
 
     def close(self, code: CloseCode, reason: str = "") -> None:

@@ -11,6 +11,7 @@ from klagg.serve.access import Access
 from klagg.serve.address import Address
 from klagg.serve.native.api import NativeApi
 from klagg.serve.source import Live
+from klagg.service.feed import StoredLog
 from klagg.service.lookup import StoredLookup
 from klagg.service.reading import Reader
 
@@ -27,10 +28,12 @@ class ReadSide:
         clock: Clock,
         routes: Sequence[HTTPRouteHandler] = (),
     ) -> None:
-        self._api = NativeApi(live, reader, StoredLookup(reader))
-        self.address = Address(bound, access, live, reader, clock, [*routes, *self._api.handlers()])
+        self._api = NativeApi(live, reader, StoredLookup(reader), StoredLog(reader), clock)
+        self.address = Address(bound, access, live, reader, clock, [*routes, *self._api.handlers()], self._api.doors())
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        await self._api.prepare(self.address.gate)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._api.run())
             tasks.create_task(self.address.run())

@@ -32,7 +32,7 @@ from klagg.serve.native.problem import Problem
 from klagg.serve.native.source import How, Lookup
 from klagg.serve.native.table import SeriesName, Table, objects
 from klagg.serve.running import RunningCandles
-from klagg.serve.source import Frame, Live, Source
+from klagg.serve.source import Frame, Live
 
 MOST_RECORDS: Final = 1_000
 """Gaps or barriers of one answer."""
@@ -70,11 +70,11 @@ def json_response(value: object) -> Response[bytes]:
 class NativeRoutes:
     """`/v1` over what is stored."""
 
-    def __init__(self, live: Live, source: Source, lookup: Lookup, room: Room) -> None:
+    def __init__(self, live: Live, lookup: Lookup, running: RunningCandles, room: Room) -> None:
         self._live = live
         self._lookup = lookup
         self._room = room
-        self._reader = CandleReader(live, lookup, RunningCandles(live, source))
+        self._reader = CandleReader(live, lookup, running)
 
     async def candles(self, ask: Ask, form: str) -> Response[Any]:
         """The answer to a request for candles, in a form."""
