@@ -1,15 +1,19 @@
 """The end of the demo: it waits for the repair, and its summary is all that stdout gets."""
 
 import asyncio
+import contextlib
 import io
+import json
 import os
 import pty
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from rich.console import Console
 
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import Market
+from klagg.serve.listening import listen
 from klagg.service import demo
 from klagg.store import UNVERIFIED
 
@@ -73,16 +78,45 @@ async def test_the_wait_for_the_repair_is_bounded(monkeypatch: pytest.MonkeyPatc
     assert "5 candles are not repaired yet" in await waited([5], monkeypatch)
 
 
-def run_demo(tmp_path: Path, stderr: int) -> "subprocess.Popen[str]":
+def run_demo(tmp_path: Path, stderr: int, serve: str = "127.0.0.1:0") -> "subprocess.Popen[str]":
     arguments = [sys.executable, "-m", "klagg.cli", "demo", "--seconds", "12", "--symbols", "2"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "KLAGG_SERVE": serve}
     return subprocess.Popen(arguments, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=stderr)
 
 
-def test_without_a_terminal_the_demo_prints_its_lines_and_no_routine_log(tmp_path: Path) -> None:
-    with run_demo(tmp_path, subprocess.PIPE) as process:
-        out, err = process.communicate(timeout=180)
+def page_of(stream: IO[str]) -> str:
+    """The address that the demo says it serves at, as soon as it says so."""
+    return next(line.split()[1] for line in stream if line.startswith("page "))
+
+
+def fetched(url: str) -> bytes:
+    """What is answered there, once something answers."""
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return cast("bytes", response.read())
+        except OSError:  # nothing listens yet, or it answers that it still starts
+            time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer")
+
+
+def test_without_a_terminal_the_demo_prints_its_lines_and_serves_beside_whoever_has_its_address(tmp_path: Path) -> None:
+    with contextlib.closing(listen("127.0.0.1", 0)) as taken:
+        wanted = f"127.0.0.1:{taken.getsockname()[1]}"
+        with run_demo(tmp_path, subprocess.PIPE, wanted) as process:
+            assert process.stderr is not None
+            page = page_of(process.stderr)
+            assert page.startswith("http://127.0.0.1:")
+            assert wanted not in page
+            assert b"<html" in fetched(page)
+            rows = json.loads(fetched(f"{page}fapi/v1/klines?symbol=BTCUSDT&interval=1m"))
+            out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
+    assert len(rows) >= 1
+    assert f"the page: {page}" in err
+    assert "Traceback" not in err
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(page, timeout=5)
     assert "all equal" in out
     assert "comparing every closed candle with the exchange's klines" in err
     assert '"level": "info"' not in err
@@ -113,3 +147,4 @@ def test_the_summary_goes_to_stdout_also_beside_a_terminal(tmp_path: Path) -> No
     assert "look into it" in out
     assert "look into it" not in screen
     assert "clock offset" in screen
+    assert "klagg serves http://127.0.0.1:" in screen

@@ -32,7 +32,8 @@ def demo(
 ) -> int:
     """Show the main job on this machine: an offline exchange, the service on a database, live candles, a comparison.
 
-    Its own database, klagg-demo.db, is made anew at each start. Exits 0 if every candle equals the exchange's.
+    Its own database, klagg-demo.db, is made anew at each start. It serves like klagg run, at a free address where another
+    program has that one, and prints the page's. Exits 0 if every candle equals the exchange's.
     """
     if seconds is not None and not 0 < seconds < float("inf"):
         raise UsageError(f"--seconds {seconds:g}: write a number above 0")

@@ -17,15 +17,16 @@ from typing import Final, Self
 
 from rich.console import Console
 
-from klagg.config.settings import Settings
-from klagg.config.values import parse_duration_ms
+from klagg.config.settings import DEFAULT_SERVE, Settings
+from klagg.config.values import parse_duration_ms, parse_endpoint
 from klagg.engine.fold import restated
-from klagg.errors import ExchangeError, UsageError
+from klagg.errors import ExchangeError, KlaggError, UsageError
 from klagg.exchange.budget import Purpose
 from klagg.interval import INTERVALS, MINUTE_MS, Interval
 from klagg.model import NUMBERS, Candles, Market
 from klagg.service.market import MarketService
 from klagg.service.run import Service, prepare_kernels, serve_until
+from klagg.service.serving import Serving
 from klagg.service.view import LiveView, clock_text
 from klagg.store import parse_db_url
 
@@ -123,6 +124,22 @@ def _fresh(database: Path, own: str) -> Path:
     return database
 
 
+def serving_somewhere(settings: Settings) -> Serving:
+    """The address that `klagg run` would take, or a free one of the same host where another program has it.
+
+    Raises:
+        KlaggError: the settings ask for an address that cannot be served.
+    """
+    wanted = settings.serve or DEFAULT_SERVE
+    try:
+        return Serving(replace(settings, serve=wanted))
+    except UsageError:
+        raise
+    except KlaggError:
+        host, _ = parse_endpoint(wanted)
+        return Serving(replace(settings, serve=f"[{host}]:0" if ":" in host else f"{host}:0"))
+
+
 def run_demo(settings: Settings, *, own_database: str, seconds: float | None, symbols: int, seed: int) -> int:
     """Run the demo until Ctrl-C or for `seconds`; returns the exit code (0 if every candle is equal).
 
@@ -134,17 +151,21 @@ def run_demo(settings: Settings, *, own_database: str, seconds: float | None, sy
     database = _fresh(parse_db_url(settings.db), own_database)
     console.print(f"klagg demo: an offline {market.value} exchange with {symbols} symbols, and klagg run against it")
     prepare_kernels()
-    with offline_exchange(market, symbols, seed) as (rest_url, ws_url):
+    with (
+        contextlib.closing(serving_somewhere(settings)) as serving,
+        offline_exchange(market, symbols, seed) as (rest_url, ws_url),
+    ):
+        console.print(f"page      {serving.url}")
         console.print(f"exchange  {rest_url}  {ws_url}")
         console.print(f"database  {database}")
         console.print(
             f"ends      {f'by itself after {seconds:.0f} s' if seconds else 'by Ctrl-C'}, with a comparison\n"
         )
         chosen = replace(settings, rest_url=(rest_url,), ws_url=(ws_url,), history=HISTORY)
-        return asyncio.run(_demo(chosen, seconds, console))
+        return asyncio.run(_demo(chosen, serving, seconds, console))
 
 
-async def _demo(settings: Settings, seconds: float | None, console: Console) -> int:
+async def _demo(settings: Settings, serving: Serving, seconds: float | None, console: Console) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -167,7 +188,7 @@ async def _demo(settings: Settings, seconds: float | None, console: Console) -> 
             view.watch(service)
             tasks.create_task(finish(service))
 
-        await serve_until(settings, ended, watch)
+        await serve_until(settings, ended, watch, serving=serving)
     # Only now: what is printed below a live view tears it.
     print("\n".join(outcome[0].lines))  # noqa: T201 - the summary is the command's result
     return 1 if outcome[0].differ else 0
@@ -194,12 +215,16 @@ class _Lines:
 
     async def _print(self, service: Service) -> None:
         market = service.markets[0]
-        said, phase, share = 0, "", -1
+        said, phase, share, live = 0, "", -1, False
         while True:
             await asyncio.sleep(LINES_S)
             if market.phase != phase:
                 phase = market.phase
                 self._console.print(f"  {phase}")
+            if service.live.is_set() and not live:
+                live = True
+                if service.serving is not None:
+                    self._console.print(f"  the page: {service.serving.url}")
             if market.history_progress is not None:
                 done, total, eta_s = market.history_progress
                 if (now := 10 * done // max(total, 1)) != share:

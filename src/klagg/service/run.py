@@ -45,7 +45,7 @@ class Service:
         self.metrics = Metrics(self.markets)
         self.live = asyncio.Event()
         self._clock = clock
-        self._serving = serving
+        self.serving = serving
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Start, run until `stopped` is set (at any stage), and end in order: feed, due closes, flush, claim.
@@ -75,8 +75,8 @@ class Service:
                 raise error
 
     async def _serve(self) -> None:
-        if self._serving is not None:
-            await self._serving.run(self.markets, self._clock, self.metrics.render)
+        if self.serving is not None:
+            await self.serving.run(self.markets, self._clock, self.metrics.render)
 
     async def _end(self, market: MarketService) -> KlaggError | None:
         try:
@@ -123,15 +123,19 @@ def _first(errors: BaseExceptionGroup[KlaggError]) -> KlaggError:
 
 
 async def serve_until(
-    settings: Settings, stopped: asyncio.Event, watch: Callable[[Service], None] | None = None
+    settings: Settings,
+    stopped: asyncio.Event,
+    watch: Callable[[Service], None] | None = None,
+    *,
+    serving: Serving | None = None,
 ) -> None:
-    """Run the service over its database until `stopped` is set.
+    """Run the service over its database until `stopped` is set, on an address that is bound already or as the settings say.
 
     Raises:
         KlaggError: what ended it.
     """
     clock: Clock = SystemClock() if settings.clock_speed == 1 else ScaledClock(settings.clock_speed)
-    serving = Serving(settings) if settings.serve else None
+    serving = serving or (Serving(settings) if settings.serve else None)
     with contextlib.ExitStack() as ends:
         if serving is not None:
             ends.callback(serving.close)

@@ -156,6 +156,8 @@ class Serving:
         host, port = parse_endpoint(settings.serve)
         self._access = Access.for_host(host, settings.serve_token, open_to_all=settings.serve_open)
         self._bound = listen(host, port)
+        self.address: tuple[str, int] = self._bound.getsockname()[:2]
+        """Host and port, also once it is closed."""
 
     async def run(self, markets: Sequence[MarketService], clock: Clock, metrics: Callable[[], bytes]) -> None:
         """Serve these markets, and the page that `metrics` renders, until cancelled."""
@@ -202,10 +204,10 @@ class Serving:
             await asyncio.to_thread(reader.close)
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
-        host, port = self._bound.getsockname()[:2]
-        return str(host), int(port)
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        host, port = self.address
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     def close(self) -> None:
         """Give the address back."""

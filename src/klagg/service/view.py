@@ -70,6 +70,8 @@ class LiveView:
         if self._service is None:
             return Text("klagg: opening the database")
         parts: list[RenderableType] = []
+        if self._service.serving is not None:
+            parts.append(Text(f"klagg serves {self._service.serving.url}"))
         for market in self._service.markets:
             parts.append(self._table(market))
             if market.history_progress is not None:
