@@ -66,7 +66,8 @@ chromium: ## install the browser of the browser tests, where there is none and a
 
 lock: $(READY) ## renew the locked dependencies
 	@$(BIN)/python -m pip install --quiet uv
-	@for target in "run:" "dev:--group dev" "bench:--extra bench" "fuzz:--group fuzz"; do \
+	@# What runs is locked last, in the versions that are tested.
+	@for target in "dev:--group dev" "bench:--extra bench" "fuzz:--group fuzz" "run:--constraints requirements/dev.txt"; do \
 	  $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $${target#*:} -o requirements/$${target%%:*}.txt; done
 
