@@ -287,7 +287,10 @@ export class App implements FeedListener {
     // While there is no feed yet, an answer is the sign of life.
     if (!this.wasConnected) this.heardAt = performance.now();
     const { markets } = status;
-    if (!markets.some((one) => one.market === this.choice.market)) this.choice.market = markets[0]?.market ?? "";
+    if (!markets.some((one) => one.market === this.choice.market)) {
+      this.choice.market = markets[0]?.market ?? "";
+      this.stars_ = new Stars(this.choice.market);
+    }
     this.events.notes(status.notes, this.choice.market);
     this.opsCharts.show(this.ops, this.market_());
     this.tick();

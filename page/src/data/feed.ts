@@ -110,7 +110,11 @@ export class Feed {
       send: (text) => {
         if (socket.readyState === WebSocket.OPEN) socket.send(text);
       },
-      close: () => socket.close(),
+      close: () => {
+        // Closed before it is open, a socket is an error on the console: it is let open first.
+        if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close();
+        else socket.close();
+      },
     };
   }
 
