@@ -43,7 +43,7 @@ def known_missing(missing: Iterable[Missing], table: pa.Table, *, has_start: boo
 class Candles:
     """Closed candles, by interval, then symbol, then open time.
 
-    Whatever takes Arrow takes this as it is: `polars.DataFrame(candles)`, `duckdb.sql("… FROM table")` with `table = candles.arrow()`.
+    Whatever takes Arrow takes this as it is: `polars.DataFrame(candles)`, `duckdb.sql("FROM hours")` with `hours = candles.arrow()`.
     `durable_ms` is the boundary up to which candles were durable when they were read, `verified_ms` that up to which they were
     verified. `missing` names what was asked for, ended by then, and is not there.
     """

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from klagg.client.asked import Asked, expanded, market_of
+from klagg.client.asked import Asked, expanded
 from klagg.client.events import BarrierEvent, event_of
 from klagg.client.facts import Gap, MarketStatus, Missing, Status, Symbol
 from klagg.client.feed import FeedSource
@@ -16,13 +16,18 @@ from klagg.client.http import Refused, Service
 from klagg.client.pages import of_arrow, of_json
 from klagg.client.reader import Reader
 from klagg.client.stream import StreamedFeed
+from klagg.config import parse_market
 from klagg.errors import NumberError
 from klagg.export.arrow import arrow_schema
 from klagg.interval import DAY_MS
 from klagg.model import Market
 
-SERIES_ROWS: Final = 10_000
+SERIES_MOST_GAPS: Final = 1_000
+"""Gaps of one answer: the service's bound."""
+ROWS: Final = 10_000
 """Candles of one series in one answer: the service's bound."""
+MOST_GAPS: Final = 1_000
+"""Gaps of one answer: the service's bound."""
 ROWS: Final = {"arrow": 250_000, "json": 50_000}
 """Candles of one answer, by its form: the service's bounds."""
 
@@ -43,7 +48,9 @@ class ServiceReader(Reader):
     def __init__(self, url: str, market: str | None, token: str | None, timeout_s: float) -> None:
         self._service = Service(url, token, timeout_s)
         try:
-            self._market = market_of(market, [Market(one["market"]) for one in self._status()["markets"]])
+            named = None if market is None else parse_market(market).value
+            # Which market is meant where none is named is the service's to say.
+            self._market = Market(self._service.json("/v1/barriers", {"market": named, "limit": 1})["market"])
         except BaseException:
             self._service.close()
             raise
@@ -146,12 +153,9 @@ class ServiceReader(Reader):
         )
         return [Symbol(told["market"], **{name: row[name] for name in names}) for row in told["symbols"]]
 
-    def _status(self) -> Any:  # noqa: ANN401 - whatever the service tells
-        return self._service.json("/v1/status", {})
-
     def status(self) -> Status:
         """How the markets stand."""
-        told = self._status()
+        told = self._service.json("/v1/status", {})
         return Status(
             told["version"],
             tuple(
@@ -160,12 +164,20 @@ class ServiceReader(Reader):
                     one["symbols"],
                     one["durable_ms"] or 0,
                     one["verified_ms"] or 0,
-                    one["gaps_open"],
-                    one["gaps_final"],
+                    self._gaps_of(one, "open"),
+                    self._gaps_of(one, "final"),
                 )
                 for one in told["markets"]
             ),
         )
+
+    def _gaps_of(self, told: Mapping[str, Any], state: str) -> int:
+        """How many gaps are on record, up to `MOST_GAPS`: a service that only serves does not tell."""
+        count = told[f"gaps_{state}"]
+        if count is None:
+            query = {"market": told["market"], "state": state, "limit": MOST_GAPS}
+            count = len(self._service.json("/v1/gaps", query)["gaps"])
+        return int(count)
 
     def gaps(self, state: str = "open", limit: int = 100) -> list[Gap]:
         """The newest gaps on record, newest first."""
