@@ -143,7 +143,7 @@ async def test_one_candle_through_time(pair: tuple[Owner, Rig]) -> None:
     )
     assert [row["revision"] for row in states] == [0, 1, 2]
     assert answer["history"] == [row | {"closed": True, "verified": bool(row["verified"])} for row in states]
-    assert answer["candle"]["close"] == "111.11"
+    assert answer["close"] == "111.11"
     for query in ({"interval": "2m"}, {"open_time": START_MS - MINUTE_MS}, {"symbol": "NONE"}):
         asked = {"symbol": "BTCUSDT", "interval": "1m", "open_time": open_ms} | query
         assert (await rig.get("/v1/candle", 404, **asked))["error"]["parameter"]

@@ -20,8 +20,10 @@ from klagg.serve.access import Access
 from klagg.serve.folding import with_later
 from klagg.serve.listening import listen
 from klagg.serve.source import Committed, Listing, Live
+from klagg.service.desk import OpsSource
 from klagg.service.followers import Followers
 from klagg.service.market import MarketService
+from klagg.service.ops import Ops
 from klagg.service.polling import PolledLive
 from klagg.service.reading import Reader
 from klagg.store import Commit, CommitResult, StoredInstrument, open_store
@@ -165,7 +167,8 @@ class Serving:
 
         reader = Reader(self._db)
         live = RunningLive(markets, reader)
-        await self._serve(live, reader, clock, live.load(), [metrics_route(metrics)])
+        ops = Ops(markets, live)
+        await self._serve(live, reader, clock, live.load(), [metrics_route(metrics)], ops)
 
     async def run_alone(self) -> None:
         """Serve what the database holds and whatever somebody else writes to it, until cancelled.
@@ -190,12 +193,13 @@ class Serving:
         clock: Clock,
         beside: Coroutine[None, None, None],
         routes: "Sequence[HTTPRouteHandler]" = (),
+        ops: OpsSource | None = None,
     ) -> None:
         # The application takes a third of a second to import, which no other command should pay.
         from klagg.service.readside import ReadSide
 
         try:
-            side = ReadSide(self._bound, self._access, live, reader, clock, routes)
+            side = ReadSide(self._bound, self._access, live, reader, clock, routes, ops)
             log.info("serve.listening", address=side.address.name)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(beside)

@@ -58,15 +58,6 @@ class BarrierEvent:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class MinuteCount:
-    """How the candles of one minute of a market stand."""
-
-    candles: int
-    verified: int
-    unmatched: int
-
-
 class Looks:
     """Look-ups over one connection, for the thread that uses it."""
 
@@ -175,15 +166,43 @@ class Looks:
                 found += [BarrierEvent(number, event.at_ms, event.kind, *row) for number, row in reversed(list(told))]
         return found[:limit]
 
-    def minute_count(self, market: Market, open_ms: int) -> MinuteCount:
-        """How the candles of a minute stand: one seek a symbol."""
-        row = self._database.one(
-            f"SELECT count(*), coalesce(sum(c.verified <> 0), 0), coalesce(sum(c.origin = {_UNMATCHED}), 0) FROM instrument i "
-            f"CROSS JOIN candle c ON c.series = i.id * {SERIES_INTERVALS} + {MINUTE.code} AND c.open_ms = ? WHERE i.market = ?",
-            (open_ms, market.value),
+    def minute_marks(self, market: Market, open_ms: int) -> Ints:
+        """[n, 3]: instrument, verified, origin of each candle of a minute of a market; one seek a symbol."""
+        return integers(
+            self._database.rows(
+                f"SELECT i.id, c.verified, c.origin FROM instrument i CROSS JOIN candle c "
+                f"ON c.series = i.id * {SERIES_INTERVALS} + {MINUTE.code} AND c.open_ms = ? WHERE i.market = ?",
+                (open_ms, market.value),
+            ),
+            3,
         )
-        assert row is not None
-        return MinuteCount(*map(int, row))
+
+    def closes(self, instrument_ids: Iterable[int], start_ms: int, end_ms: int) -> Ints:
+        """[n, 5]: instrument, open_ms, close, price scale, origin of the minutes of some instruments in `[start_ms, end_ms)`."""
+        found = [
+            integers(
+                self._database.rows(
+                    f"SELECT {number}, open_ms, close, price_scale, origin FROM candle "
+                    "WHERE series = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
+                    (number * SERIES_INTERVALS + MINUTE.code, start_ms, end_ms),
+                ),
+                5,
+            )
+            for number in instrument_ids
+        ]
+        return np.concatenate([np.zeros((0, 5), np.int64), *found])
+
+    def quote_volumes(self, instrument_ids: Iterable[int], start_ms: int, end_ms: int) -> dict[int, float]:
+        """The quote volume of the minutes of each instrument in `[start_ms, end_ms)`, as floating point."""
+        found = {}
+        for number in instrument_ids:
+            rows = self._database.rows(
+                "SELECT price_scale + qty_scale, sum(quote_hi), total(quote_lo) FROM candle "
+                "WHERE series = ? AND open_ms >= ? AND open_ms < ? GROUP BY 1",
+                (number * SERIES_INTERVALS + MINUTE.code, start_ms, end_ms),
+            )
+            found[number] = sum((hi * 1e18 + lo) / 10**scale for scale, hi, lo in rows)
+        return found
 
     def unsettled_minutes(self, start_ms: int, end_ms: int) -> Ints:
         """[n, 2]: open_ms and instrument of the minutes of `[start_ms, end_ms)` that are neither verified nor final, of all markets."""

@@ -193,8 +193,8 @@ class Feed:
         for reader in tuple(self._readers):
             if not reader.is_live:
                 continue
-            if reader.full and not page.full:
-                # It came while the page was read: it reads that page by itself.
+            if reader.position < page.after_seq or (reader.full and not page.full):
+                # It came while the page was read, or missed the last one by a mistake of ours: it reads by itself.
                 reader.is_live = False
                 assert self._tasks is not None
                 self._tasks.create_task(self._catch_up(reader))

@@ -8,7 +8,6 @@ import numpy as np
 import structlog
 
 from klagg.clock import Clock
-from klagg.errors import StoreError
 from klagg.interval import MINUTE, Interval
 from klagg.model import Candles, Ints, Market, joined
 from klagg.serve.feed.feed import LOW_WAITING, Feed, Reader
@@ -60,8 +59,8 @@ class RunningPushes:
             if readers and self._live.is_live(self._market) and self._is_told():
                 try:
                     await self._push(readers)
-                except StoreError as error:
-                    log.warning("serve.feed_failed", reason=str(error))
+                except Exception as error:  # noqa: BLE001 - the next push may do better
+                    log.error("serve.push_failed", market=self._market.value, reason=f"{type(error).__name__}: {error}")
 
     def _is_for(self, wanted: Filter) -> bool:
         return wanted.market is None or wanted.market is self._market

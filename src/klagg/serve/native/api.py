@@ -15,6 +15,7 @@ from klagg.serve.feed.talk import feed_talk
 from klagg.serve.gate import Door, Gate
 from klagg.serve.native.answers import Room
 from klagg.serve.native.description import docs_routes
+from klagg.serve.native.desk import Desk, DeskRoutes
 from klagg.serve.native.routes import NativeRoutes
 from klagg.serve.native.source import Lookup
 from klagg.serve.running import RunningCandles
@@ -24,17 +25,19 @@ from klagg.serve.source import Live, Source
 class NativeApi:
     """What an address serves under `/v1`."""
 
-    def __init__(self, live: Live, source: Source, lookup: Lookup, log: Log, clock: Clock) -> None:
+    def __init__(self, live: Live, source: Source, lookup: Lookup, log: Log, desk: Desk, clock: Clock) -> None:
         room, running = Room(), RunningCandles(live, source)
         self.feed = Feed(log, live, clock)
         self._routes = NativeRoutes(live, lookup, running, room)
+        self._desk = DeskRoutes(live, lookup, desk, room)
         self._feed_routes = FeedRoutes(live, log, self.feed, room)
         self._pushes = [RunningPushes(market, self.feed, live, running, clock) for market in live.markets]
         self._live = live
 
     def handlers(self) -> list[HTTPRouteHandler]:
         """The routes."""
-        return [*self._routes.handlers(), *self._feed_routes.handlers(), *docs_routes()]
+        routes = [*self._routes.handlers(), *self._desk.handlers(), *self._feed_routes.handlers()]
+        return [*routes, *docs_routes()]
 
     def doors(self) -> Mapping[str, Door]:
         """The WebSockets."""

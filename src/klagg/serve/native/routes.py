@@ -198,9 +198,7 @@ class NativeRoutes:
             rows = objects(Table.of(chosen, [(names, through.known)]))
             times = [str(verified_ms or "null") for verified_ms in through.verified_ms.tolist()]
             states = [f'{row[:-1]},"verified_ms":{time}}}' for row, time in zip(rows, times, strict=True)]
-            return Response(
-                f'{{"candle":{rows[-1]},"history":[{",".join(states)}]}}'.encode(), media_type=MediaType.JSON
-            )
+            return Response(f'{rows[-1][:-1]},"history":[{",".join(states)}]}}'.encode(), media_type=MediaType.JSON)
 
         return candle
 

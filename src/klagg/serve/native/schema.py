@@ -83,10 +83,9 @@ class State(Candle):
     verified_ms: int | None
 
 
-class CandleHistory(Struct):
-    """A candle as it stands, and every state it had."""
+class CandleHistory(Candle):
+    """A candle as it stands, and every state it had, the first one first."""
 
-    candle: Candle
     history: list[State]
 
 
@@ -136,9 +135,3 @@ class Barriers(Struct):
 
     market: str
     barriers: list[dict[str, Any]]
-
-
-class Answer(Struct):
-    """See the description."""
-
-    now_ms: int
