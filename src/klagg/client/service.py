@@ -22,9 +22,7 @@ from klagg.export.arrow import arrow_schema
 from klagg.interval import DAY_MS
 from klagg.model import Market
 
-SERIES_MOST_GAPS: Final = 1_000
-"""Gaps of one answer: the service's bound."""
-ROWS: Final = 10_000
+SERIES_ROWS: Final = 10_000
 """Candles of one series in one answer: the service's bound."""
 MOST_GAPS: Final = 1_000
 """Gaps of one answer: the service's bound."""
