@@ -105,6 +105,17 @@ def test_the_open_parent_comes_back_folded_to_shortly_before_the_boundary(store)
     }
 
 
+def test_an_open_parent_is_folded_up_to_where_the_engine_begins(store):
+    """Of the minutes before it began the engine knows nothing: a base that ended earlier would leave them out."""
+    own(store, T0 + 47 * MINUTE_MS)
+    put(store, minutes(range(100, 147)))
+    for held_ms, upto_ms in ((T0, 42), (T0 + 45 * MINUTE_MS, 45), (T0 + 60 * MINUTE_MS, 47)):
+        span = Span(1, T0 + 46 * MINUTE_MS, T0 + 47 * MINUTE_MS, held_ms=held_ms)
+        refolded = refold(store, [span], parse_intervals(["1h"]), T0 + 47 * MINUTE_MS)
+        assert refolded.upto_ms.tolist() == [T0 + upto_ms * MINUTE_MS]
+        assert refolded.bases["trades"].tolist() == [upto_ms]
+
+
 def test_pieces_that_are_not_stored_complete_an_open_parent_and_a_break_gives_none(store):
     week_ms = BY_NAME["1w"].open_at(T0)
     own(store, T0 + 10 * MINUTE_MS)

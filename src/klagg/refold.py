@@ -4,8 +4,8 @@ Synchronous, on a store: whoever writes candles folds their parents in the same 
 with one read, one fold and one write for each interval, never candle by candle.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,8 @@ from klagg.store import SqliteStore
 
 RECENT_MS: Final = 5 * MINUTE_MS
 """An open candle is folded up to this long before what the owner has closed: the newest minutes come from the engine's
-memory, which may know more of them than has been committed (trades may be up to three minutes late)."""
+memory, which may know more of them than has been committed (trades may be up to three minutes late). But never up to before
+that memory begins: what is between would be in neither."""
 RUN_CHUNK: Final = 64
 """Minutes read at a time where a changed close runs on past the span."""
 _FAR_MS: Final = 1 << 62
@@ -25,14 +26,27 @@ _SETTLED: Final = int(Origin.EXCHANGE)
 _VERIFIED: Final = int(Flag.VERIFIED)
 
 
+HeldFrom = Callable[[int], int]
+"""By instrument: where the memory of the engine that runs it begins; 0 where none runs."""
+
+
+def nothing_runs(_instrument_id: int) -> int:
+    """A `HeldFrom` where no engine runs."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Minutes `[start_ms, end_ms)` of one instrument; nothing of it exists before `listed_ms` (0: not known)."""
+    """Minutes `[start_ms, end_ms)` of one instrument.
+
+    Nothing of it exists before `listed_ms` (0: not known); the engine's memory of it begins at `held_ms` (0: none runs).
+    """
 
     instrument_id: int
     start_ms: int
     end_ms: int
     listed_ms: int = 0
+    held_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +95,7 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     for span in sorted(spans, key=lambda span: (span.instrument_id, span.start_ms)):
         last = found[-1] if found else None
         if last is not None and last.instrument_id == span.instrument_id and span.start_ms <= last.end_ms:
-            found[-1] = Span(last.instrument_id, last.start_ms, max(last.end_ms, span.end_ms), span.listed_ms)
+            found[-1] = replace(last, end_ms=max(last.end_ms, span.end_ms))
         else:
             found.append(span)
     return found
@@ -168,7 +182,7 @@ def _run_on(store: SqliteStore, span: Span, written: _Pile) -> Span:
         # The last minute read stays as it was, or no more follow: nothing runs on from here.
         last_ms = int(minutes["open_ms"][-1])
         if not runs or last_ms + MINUTE_MS < read_to_ms:
-            return Span(span.instrument_id, span.start_ms, end_ms, span.listed_ms)
+            return replace(span, end_ms=end_ms)
         start_ms, read_to_ms = last_ms, last_ms + (RUN_CHUNK + 1) * MINUTE_MS
 
 
@@ -200,7 +214,7 @@ def _open_bases(
         open_ms = interval.open_at(closed_upto_ms)
         if span.end_ms <= open_ms or open_ms == closed_upto_ms:
             continue
-        upto_ms = max(open_ms, closed_upto_ms - RECENT_MS)
+        upto_ms = max(open_ms, closed_upto_ms - RECENT_MS, min(span.held_ms, closed_upto_ms))
         if open_ms == upto_ms or MINUTE.open_at(span.listed_ms) >= upto_ms:
             base = _empty_base(store, span.instrument_id, interval, open_ms)
         else:

@@ -15,7 +15,7 @@ from klagg.exchange.klines import SETTLE_MS, weight_of
 from klagg.exchange.rest import RestClient, count_opens
 from klagg.interval import Interval
 from klagg.model import Candles, Flag, Instrument, Ints, Market, no_candles
-from klagg.refold import Refolded
+from klagg.refold import HeldFrom, Refolded, nothing_runs
 from klagg.store import Life, StoredInstrument
 from klagg.store.thread import StoreThread
 
@@ -42,6 +42,7 @@ class Auditor:
         repair: bool,
         on_repaired: OnRepaired | None = None,
         on_finding: OnFinding | None = None,
+        held_from: HeldFrom = nothing_runs,
     ) -> None:
         self.report = report
         self._market = market
@@ -51,6 +52,7 @@ class Auditor:
         self._intervals = tuple(intervals)
         self._repair = repair
         self._on_repaired = on_repaired
+        self._held_from = held_from
         self._on_finding = on_finding
         self._refused: set[int] = set()
 
@@ -121,6 +123,7 @@ class Auditor:
                 theirs,
                 flaws,
                 listed_ms=stored.instrument.listed_ms,
+                held_ms=self._held_from(piece.instrument_id),
                 now_ms=now_ms,
             )
             report.repaired += mended.repaired

@@ -127,9 +127,12 @@ def mend(
     flaws: Sequence[Flaw],
     *,
     listed_ms: int,
+    held_ms: int = 0,
     now_ms: int,
 ) -> Mended:
     """Bring the exchange's candles through the store's guard, put on record or remove what it lacks, fold the parents.
+
+    `listed_ms` and `held_ms` are as in `Span`.
 
     A candle marked verified that differs gives way to the exchange's settled one, with the next revision.
     """
@@ -151,7 +154,7 @@ def mend(
         touched = [*wanted["open_ms"][result.accepted].tolist(), *gone, *lacking]
         spans = []
         if touched:
-            spans = [Span(number, min(touched), interval.next_open(interval.open_at(max(touched))), listed_ms)]
+            spans = [Span(number, min(touched), interval.next_open(interval.open_at(max(touched))), listed_ms, held_ms)]
         refolded = refold(store, spans, intervals, store.closed_upto(market), numbers_changed=bool(flaws))
     done = set(wanted["open_ms"][result.accepted].tolist()) | set(gone) | set(lacking)
     repaired = sum(flaw.open_ms in done for flaw in flaws)

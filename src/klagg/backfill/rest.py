@@ -24,6 +24,7 @@ from klagg.exchange.klines import SETTLE_MS, weight_of
 from klagg.exchange.rest import RestClient, count_opens
 from klagg.interval import BY_NAME, DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Instrument, Market, no_candles
+from klagg.refold import HeldFrom, nothing_runs
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -53,7 +54,7 @@ async def prepare(
     return await store.call(put)
 
 
-async def backfill(
+async def backfill(  # noqa: PLR0913 - what is to be fetched, and whom it concerns
     rest: RestClient,
     store: StoreThread,
     market: Market,
@@ -66,6 +67,7 @@ async def backfill(
     clock: Clock,
     progress: Progress | None = None,
     on_repaired: OnRepaired | None = None,
+    held_from: HeldFrom = nothing_runs,
     again: bool = False,
 ) -> BackfillSummary:
     """Fetch the settled minutes of `[start_ms, end_ms)` and fold the longer candles; see the module.
@@ -82,6 +84,7 @@ async def backfill(
         clock: for waits.
         progress: told after each day of a symbol, and once before.
         on_repaired: told open candles that were folded anew, as `repair.OnRepaired`.
+        held_from: where the engine that is told begins.
         again: fetch also what is there already, and compare.
 
     Raises:
@@ -94,7 +97,7 @@ async def backfill(
     kept = tuple(intervals)
     stored = Stored(store.store, market, kept, start_ms, end_ms, summary)
     work = _Backfill(rest, store, stored, market, instruments, kept, start_ms, end_ms, now_ms, clock, summary)
-    work.progress, work.on_repaired, work.again = progress, on_repaired, again
+    work.progress, work.on_repaired, work.held_from, work.again = progress, on_repaired, held_from, again
     await work.run()
     return summary
 
@@ -116,6 +119,7 @@ class _Backfill:
     ) -> None:
         self.progress: Progress | None = None
         self.on_repaired: OnRepaired | None = None
+        self.held_from: HeldFrom = nothing_runs
         self.again = False
         self.summary = summary
         self._rest = rest
@@ -232,7 +236,10 @@ class _Backfill:
         running = [open_ms for open_ms in opened if any(i.open_at(limit_ms) == open_ms for i in self._intervals)]
         if running and closed_upto_ms is not None:
             pieces = await self._pieces(instrument_id, min(running))
-        refolded = await self._call(self._stored.fold_open, self._instruments[instrument_id], instrument_id, pieces)
+        held_ms = self.held_from(instrument_id)
+        refolded = await self._call(
+            self._stored.fold_open, self._instruments[instrument_id], instrument_id, pieces, held_ms
+        )
         if self.on_repaired is not None:
             nothing = np.zeros(0, np.int64)
             for upto_ms, ids, bases in refolded.by_upto():

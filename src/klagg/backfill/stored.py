@@ -116,13 +116,13 @@ class Stored:
             refold(store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
         self._summary.unmatched += len(gaps)
 
-    def fold_open(self, instrument: Instrument, instrument_id: int, pieces: Candles) -> Refolded:
-        """Fold the running candles, from these closed `pieces` where the history begins within one."""
+    def fold_open(self, instrument: Instrument, instrument_id: int, pieces: Candles, held_ms: int) -> Refolded:
+        """Fold the running candles, from these closed `pieces` where the history begins within one; `held_ms` as in `Span`."""
         listed_ms = instrument.listed_ms
         if listed_ms == 0 and len(pieces):
             listed_ms = int(pieces["open_ms"][0])
         elif listed_ms == 0:
             first_ms = self.first_minute(instrument_id)
             listed_ms = first_ms if first_ms > self._start_ms else 0
-        span = Span(instrument_id, max(self._end_ms - MINUTE_MS, self._start_ms), self._end_ms, listed_ms)
+        span = Span(instrument_id, max(self._end_ms - MINUTE_MS, self._start_ms), self._end_ms, listed_ms, held_ms)
         return refold(self._store, [span], self._intervals, self.closed_upto_ms(), extra_pieces={instrument_id: pieces})

@@ -20,7 +20,7 @@ from klagg.exchange.budget import Purpose
 from klagg.exchange.rest import RestClient
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Gap, Instrument, Ints, Market, no_candles
-from klagg.refold import Refolded, Span, refold
+from klagg.refold import HeldFrom, Refolded, Span, nothing_runs, refold
 from klagg.repair import plan, settling
 from klagg.repair.agenda import Agenda
 from klagg.repair.patience import RETRY_MS, Patience
@@ -83,6 +83,7 @@ class Repairer:
         clock: Clock,
         intervals: Sequence[Interval],
         on_repaired: OnRepaired | None = None,
+        held_from: HeldFrom = nothing_runs,
     ) -> None:
         self.stats = RepairStats()
         self._market = market
@@ -93,6 +94,7 @@ class Repairer:
         self._clock = clock
         self._intervals = tuple(intervals)
         self._on_repaired = on_repaired
+        self._held_from = held_from
         self._agenda = Agenda()
         self._patience = Patience()
         self._planner = Planner(market, store, rest.budget, intervals, self._agenda, self._patience)
@@ -240,7 +242,8 @@ class Repairer:
 
     async def _land(self, fetch: Fetch, rows: Candles, instrument: Instrument, now_ms: int) -> bool:
         """Bring an answer to the store and tell the engine; returns whether nothing of it is to be asked for again."""
-        settled = await self._store.call(self._bring, fetch, rows, instrument, now_ms)
+        held_ms = self._held_from(fetch.instrument_id)
+        settled = await self._store.call(self._bring, fetch, rows, instrument, held_ms, now_ms)
         self._patience.succeeded(fetch.instrument_id)
         self._count(fetch, settled, instrument, now_ms)
         await self._tell(
@@ -248,7 +251,9 @@ class Repairer:
         )
         return not settled.lacked and settled.refused == 0
 
-    def _bring(self, fetch: Fetch, rows: Candles, instrument: Instrument, now_ms: int) -> settling.Settled:
+    def _bring(
+        self, fetch: Fetch, rows: Candles, instrument: Instrument, held_ms: int, now_ms: int
+    ) -> settling.Settled:
         return settling.settle(
             self._store.store,
             self._market,
@@ -257,6 +262,7 @@ class Repairer:
             fetch,
             rows,
             tried=lambda open_ms: self._patience.has_lacked((fetch.instrument_id, fetch.interval.code, open_ms)),
+            held_ms=held_ms,
             now_ms=now_ms,
         )
 
@@ -316,7 +322,7 @@ class Repairer:
     def _spans(self, spans: Iterable[tuple[int, int, int]]) -> list[Span]:
         instruments = self._known()
         return [
-            Span(instrument_id, start_ms, end_ms, instruments[instrument_id].listed_ms)
+            Span(instrument_id, start_ms, end_ms, instruments[instrument_id].listed_ms, self._held_from(instrument_id))
             for instrument_id, start_ms, end_ms in spans
             if instrument_id in instruments
         ]

@@ -55,9 +55,13 @@ def settle(
     rows: Candles,
     *,
     tried: Callable[[int], bool],
+    held_ms: int,
     now_ms: int,
 ) -> Settled:
-    """Write an answer, mark what it lacks, fold the parents; `tried` says of an open whether an earlier answer lacked it too."""
+    """Write an answer, mark what it lacks, fold the parents.
+
+    `tried` says of an open whether an earlier answer lacked it too; `held_ms` is as in `Span`.
+    """
     inside = (rows["open_ms"] >= fetch.start_ms) & (rows["open_ms"] < fetch.end_ms)
     if fetch.opens:
         inside &= np.isin(rows["open_ms"], list(fetch.opens))
@@ -81,7 +85,7 @@ def settle(
         spans = []
         if touched:
             end_ms = fetch.interval.next_open(max(touched))
-            spans = [Span(fetch.instrument_id, min(touched), end_ms, instrument.listed_ms)]
+            spans = [Span(fetch.instrument_id, min(touched), end_ms, instrument.listed_ms, held_ms)]
         refolded = refold(
             store,
             spans,

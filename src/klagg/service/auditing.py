@@ -17,6 +17,7 @@ from klagg.exchange.endpoints import for_market
 from klagg.exchange.rest import RestClient
 from klagg.interval import HOUR_MS, Interval
 from klagg.model import Instrument, Market
+from klagg.refold import HeldFrom, nothing_runs
 from klagg.service.recent import Recent
 from klagg.service.weights import sharing
 from klagg.store import StoredInstrument, open_store
@@ -217,7 +218,7 @@ class AuditStats:
 class ContinuousAudit:
     """Compares a running market with the exchange: recent candles symbol by symbol, and random older ones in between."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a part of the running market each
         self,
         market: Market,
         rest: RestClient,
@@ -232,6 +233,7 @@ class ContinuousAudit:
         recent: Recent,
         ready: Callable[[], bool],
         on_repaired: OnRepaired | None = None,
+        held_from: HeldFrom = nothing_runs,
     ) -> None:
         self.stats = AuditStats()
         self._market = market
@@ -256,6 +258,7 @@ class ContinuousAudit:
             repair=repair,
             on_repaired=on_repaired,
             on_finding=self._found,
+            held_from=held_from,
         )
 
     async def run(self) -> None:

@@ -252,6 +252,7 @@ class MarketService:
             clock=self._clock,
             intervals=self.intervals,
             on_repaired=self._take_repaired,
+            held_from=self._held_from,
         )
         self.holes = HoleFilling(
             self.market,
@@ -270,6 +271,7 @@ class MarketService:
             clock=self._clock,
             now_ms=lambda: self.now_ms,
             on_repaired=self._take_repaired,
+            held_from=self._held_from,
             recent=self.recent,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
@@ -286,10 +288,11 @@ class MarketService:
             recent=self.recent,
             ready=lambda: self.past.ready,
             on_repaired=self._take_repaired,
+            held_from=self._held_from,
         )
         new = [instrument for instrument in chosen if instrument.symbol not in seeds]
-        if self._closed_before_ms(claim):
-            # Listed since the last run: what passed since then is theirs too.
+        if self._closed_before_ms(claim) or self.settings.history_ms == 0:
+            # Listed since the last run: what passed since then is theirs too; and without a history, what their running candles had.
             self.listings.newcomers.update({ids[instrument.symbol]: boundary_ms for instrument in new})
         seeds.update(await seeds_by_rest(self.rest, new, boundary_ms, self.recent))
         for instrument in chosen:
@@ -494,6 +497,9 @@ class MarketService:
     ) -> None:
         for worker in self.workers:
             worker.core.take_repaired(instrument_ids, candles, bases, base_ids, upto_ms)
+
+    def _held_from(self, instrument_id: int) -> int:
+        return max(worker.core.held_from(instrument_id) for worker in self.workers)
 
     async def _fold_verified(self, instrument_ids: Ints, minutes: Candles, numbers_changed: bool) -> None:
         start_ms = int(minutes["open_ms"].min())

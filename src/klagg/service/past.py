@@ -10,8 +10,9 @@ from klagg.clock import Clock
 from klagg.errors import ExchangeError, StoreUnavailable
 from klagg.exchange.klines import SETTLE_MS
 from klagg.exchange.rest import RestClient
-from klagg.interval import HOUR_MS, Interval
+from klagg.interval import BY_NAME, HOUR_MS, Interval
 from klagg.model import Instrument, Market
+from klagg.refold import HeldFrom
 from klagg.service.listings import Listings
 from klagg.service.recent import Recent
 from klagg.store.thread import StoreThread
@@ -22,8 +23,10 @@ RETRY_S: Final = 5.0
 REFUSED_RETRY_MS: Final = 300_000
 """The exchange refuses the klines of a listing's first hour: they are asked for again this much later."""
 LEAST_HISTORY_MS: Final = HOUR_MS
-"""Fetched even of a newcomer without `--history`: what passed between its listing and its discovery (or, where nobody looked
-for longer than this, all of that absence)."""
+"""Fetched even of a newcomer without `--history`, from the hour's open: what passed between its listing and its discovery (or, where
+nobody looked for longer than this, all of that absence), and what its running candles had before it began."""
+
+_HOUR: Final = BY_NAME["1h"]
 
 
 class Past:
@@ -41,6 +44,7 @@ class Past:
         clock: Clock,
         now_ms: Callable[[], int],
         on_repaired: OnRepaired,
+        held_from: HeldFrom,
         recent: Recent,
         absent_ms: int = 0,
     ) -> None:
@@ -59,6 +63,7 @@ class Past:
         self._clock = clock
         self._now_ms = now_ms
         self._on_repaired = on_repaired
+        self._held_from = held_from
         self._recent = recent
         self._least_ms = max(LEAST_HISTORY_MS, absent_ms)
 
@@ -76,18 +81,21 @@ class Past:
         self.ready = True
         while True:
             await self._clock.sleep(RETRY_S)
-            for number, upto_ms in tuple(newcomers.items()):
-                if not_before_ms.get(number, 0) <= self._now_ms():
+            due = [number for number in newcomers if not_before_ms.get(number, 0) <= self._now_ms()]
+            for upto_ms in sorted({newcomers[number] for number in due}):
+                begun = [number for number in due if newcomers.get(number) == upto_ms]
+                for number in begun:
                     del newcomers[number]
-                    if await self._fetch({number: self._listings.by_id()[number]}, upto_ms):
-                        newcomers.setdefault(number, upto_ms)
-                        not_before_ms[number] = self._now_ms() + REFUSED_RETRY_MS
+                known = self._listings.by_id()
+                for number in await self._fetch({number: known[number] for number in begun}, upto_ms):
+                    newcomers.setdefault(number, upto_ms)
+                    not_before_ms[number] = self._now_ms() + REFUSED_RETRY_MS
 
     async def _fetch(
         self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
     ) -> list[int]:
         """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
-        start_ms = end_ms - max(self._history_ms, self._least_ms)
+        start_ms = min(end_ms - self._history_ms, _HOUR.open_at(end_ms - self._least_ms))
         while self._now_ms() < end_ms + SETTLE_MS:
             await self._clock.sleep(SETTLE_MS / 4_000)
         while True:
@@ -104,6 +112,7 @@ class Past:
                     clock=self._clock,
                     progress=progress,
                     on_repaired=self._on_repaired,
+                    held_from=self._held_from,
                 )
             except (ExchangeError, StoreUnavailable, OSError) as error:
                 self._recent.note("history.failed", str(error))

@@ -50,6 +50,7 @@ class ShardCore:
         self._claim = claim
         self._ids = np.zeros(0, np.int64)
         self._slot_of_id: dict[int, int] = {}
+        self._begun_ms: dict[int, int] = {}
         self._symbols: dict[int, str] = {}
         self._names: dict[int, str] = {}
         """Symbols by identifier, of those too that have left: what waits of them may still be given up."""
@@ -74,6 +75,7 @@ class ShardCore:
             self._ids = np.concatenate([self._ids, np.zeros(max(64, len(self._ids)), np.int64)])
         self._ids[slot] = instrument_id
         self._slot_of_id[instrument_id] = slot
+        self._begun_ms[instrument_id] = seed.boundary_ms
         self._symbols[slot] = self._names[instrument_id] = instrument.symbol
         self.slots[instrument.symbol] = slot
         return slot
@@ -87,6 +89,10 @@ class ShardCore:
     def slot_of(self, instrument_id: int) -> int | None:
         """The slot of a live instrument here."""
         return self._slot_of_id.get(instrument_id)
+
+    def held_from(self, instrument_id: int) -> int:
+        """Where the engine's memory of an instrument begins; 0 for one that is not here."""
+        return self._begun_ms.get(instrument_id, 0)
 
     def instrument_id(self, slot: int) -> int:
         """The identifier of a slot's instrument."""
