@@ -47,7 +47,6 @@ def _quiet_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("replay", "no file is given"),
         ("backfill --from ftp", "--from ftp"),
         ("status --db mongodb://x/y", "unknown database scheme 'mongodb'"),
-        ("tail --json", "klagg tail comes with a later version"),
         ("connect nothing", "nothing"),
     ],
 )

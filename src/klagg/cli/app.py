@@ -13,11 +13,11 @@ from klagg.cli.demo import demo
 from klagg.cli.doctor import doctor
 from klagg.cli.exchange import exchange
 from klagg.cli.export import export
-from klagg.cli.later import INSTEAD, later
 from klagg.cli.replay import replay
 from klagg.cli.run import run
 from klagg.cli.serve import serve
 from klagg.cli.status import status
+from klagg.cli.tail import tail
 
 SERVICE = Group("Service", sort_key=1)
 DATA = Group("Data", sort_key=2)
@@ -44,6 +44,7 @@ app.command(export, group=DATA)
 app.command(audit, group=DATA)
 app.command(check, group=DATA)
 app.command(status, group=DATA)
+app.command(tail, group=DATA)
 
 config = App(name="config", help="The settings: write a file, show what holds and why, print the schema.", group=TOOLS)
 config.command(config_commands.init)
@@ -53,6 +54,4 @@ app.command(config)
 app.command(doctor, group=TOOLS)
 app.command(connect, group=TOOLS)
 app.command(bench, group=TOOLS)
-for name in INSTEAD:
-    app.command(later(name), name=name, show=False)
 app.register_install_completion_command(name="install-completion", group=TOOLS, add_to_startup=False)
