@@ -17,6 +17,7 @@ from benchmarks import (
     p8_newest,
     p9_start,
     p11_archive,
+    p12_serving,
     repair_outage,
 )
 from benchmarks.core import Figure, Measurement, Plan, say
@@ -31,6 +32,7 @@ FIGURES: tuple[Figure, ...] = (
     p8_newest.FIGURE,
     p9_start.FIGURE,
     p11_archive.FIGURE,
+    p12_serving.FIGURE,
     repair_outage.FIGURE,
 )
 
