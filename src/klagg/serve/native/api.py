@@ -20,15 +20,17 @@ from klagg.serve.native.routes import NativeRoutes
 from klagg.serve.native.source import Lookup
 from klagg.serve.running import RunningCandles
 from klagg.serve.source import Live, Source
+from klagg.serve.udf import UdfRoutes
 
 
 class NativeApi:
-    """What an address serves under `/v1`."""
+    """What an address serves under `/v1` and `/udf`."""
 
     def __init__(self, live: Live, source: Source, lookup: Lookup, log: Log, desk: Desk, clock: Clock) -> None:
         room, running = Room(), RunningCandles(live, source)
         self.feed = Feed(log, live, clock)
         self._routes = NativeRoutes(live, lookup, running, room)
+        self._udf = UdfRoutes(live, self._routes.reader, room)
         self._desk = DeskRoutes(live, lookup, desk, room)
         self._feed_routes = FeedRoutes(live, log, self.feed, room)
         self._pushes = [RunningPushes(market, self.feed, live, running, clock) for market in live.markets]
@@ -37,7 +39,7 @@ class NativeApi:
     def handlers(self) -> list[HTTPRouteHandler]:
         """The routes."""
         routes = [*self._routes.handlers(), *self._desk.handlers(), *self._feed_routes.handlers()]
-        return [*routes, *docs_routes()]
+        return [*routes, *self._udf.handlers(), *docs_routes()]
 
     def doors(self) -> Mapping[str, Door]:
         """The WebSockets."""

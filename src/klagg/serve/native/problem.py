@@ -38,4 +38,4 @@ def problem_body(code: str, message: str, parameter: str | None = None) -> bytes
 
 def is_native(path: str) -> bool:
     """Whether a path's errors are the native ones."""
-    return path.startswith("/v1/")
+    return path.startswith(("/v1/", "/udf/"))

@@ -74,12 +74,12 @@ class NativeRoutes:
         self._live = live
         self._lookup = lookup
         self._room = room
-        self._reader = CandleReader(live, lookup, running)
+        self.reader = CandleReader(live, lookup, running)
 
     async def candles(self, ask: Ask, form: str) -> Response[Any]:
         """The answer to a request for candles, in a form."""
         async with self._room:
-            found = await self._reader.find(ask)
+            found = await self.reader.find(ask)
             meta = _meta(found)
             if form == "json":
                 body = await asyncio.to_thread(_as_json, found.table, meta)
