@@ -22,6 +22,7 @@ import { speak } from "./words";
 
 const STATUS_MS = 2_000;
 const OVERVIEW_MS = 3_000;
+const OVERVIEW_MOST_MS = 15_000;
 const MINUTES_MS = 15_000;
 const OPS_MS = 5_000;
 const EVENTS_MS = 60_000;
@@ -30,7 +31,7 @@ const SILENT_MS = 8_000;
 const PARTED_MS = 2_000;
 /** Events before the newest that a page begins with, and the most that it asks for at a time. */
 const EVENTS_BACK = 20_000;
-const EVENTS_PAGE = 200;
+const EVENTS_PAGE = 2_000;
 const EVENT_KINDS = "gap,symbol_added,symbol_retired";
 /** What a new viewer sees first where it is traded. */
 const FAVOURITE = "BTCUSDT";
@@ -302,6 +303,8 @@ export class App implements FeedListener {
     const told = await api.overview(market);
     if (market !== this.choice.market) return;
     this.list.show(told.symbols);
+    // Thousands of rows are megabytes: those in sight move by the feed, and every boundary asks anew.
+    this.polls.overview.everyMs = Math.min(OVERVIEW_MOST_MS, Math.max(OVERVIEW_MS, told.symbols.length * 5));
     if (told.symbols.length === 0 || this.choice.panes.every((pane) => pane.symbol)) return;
     const known = told.symbols.some((row) => row.symbol === FAVOURITE) ? FAVOURITE : this.list.firstSymbol;
     for (const pane of this.choice.panes) pane.symbol ||= known ?? "";

@@ -7,7 +7,9 @@ import type { FeedEvent } from "./wire";
 const SILENCE_MS = 12_500;
 const RETRY_MS = [250, 500, 1_000, 2_000, 4_000];
 /** So many WebSockets that never said a word before server-sent events are tried. */
-const SOCKETS_BEFORE_SSE = 3;
+const SOCKETS_BEFORE_SSE = 2;
+/** klagg closes a connection that says more than ten things a second. */
+const OPEN_EVERY_MS = 250;
 
 export interface Interest {
   readonly market: string;
@@ -43,6 +45,7 @@ export class Feed {
   private interest: Interest | null = null;
   private open: OpenInterest = { symbols: [], intervals: [] };
   private timer: number | undefined;
+  private openTimer: number | undefined;
   /** Each connection has a number: what an earlier one still says is not listened to. */
   private turn = 0;
 
@@ -64,10 +67,13 @@ export class Feed {
     this.reconnect(0);
   }
 
-  /** Other running candles from now on. */
+  /** Other running candles from now on; who scrolls is not told of at every frame. */
   followOpen(open: OpenInterest): void {
     this.open = open;
-    this.tellOpen();
+    this.openTimer ??= window.setTimeout(() => {
+      this.openTimer = undefined;
+      this.tellOpen();
+    }, OPEN_EVERY_MS);
   }
 
   private tellOpen(): void {

@@ -9,7 +9,8 @@ export class Poll {
   private again = false;
 
   constructor(
-    private readonly everyMs: number,
+    /** How often while somebody looks. */
+    public everyMs: number,
     private readonly ask: () => Promise<void>,
   ) {}
 

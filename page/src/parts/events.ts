@@ -8,6 +8,8 @@ import { t } from "../words";
 const MINUTE_MS = 60_000;
 /** Lines that are kept; older ones go. */
 const KEPT = 200;
+/** Symbols that a line names when many come or leave at once. */
+const NAMED = 5;
 
 interface Line {
   readonly atMs: number;
@@ -58,7 +60,7 @@ export class Events {
   }
 
   feed(events: readonly FeedEvent[]): void {
-    this.add(events.map(lineOf).filter((line) => line !== null));
+    this.add([...lists(events), ...events.map(lineOf)].filter((line) => line !== null));
   }
 
   /** What this page itself went through. */
@@ -90,6 +92,24 @@ export class Events {
   }
 }
 
+/** Symbols that came or left at the same instant, as at a first start: one line for all of them. */
+function lists(events: readonly FeedEvent[]): Line[] {
+  const together = new Map<string, FeedEvent[]>();
+  for (const event of events) {
+    if (event.kind !== "symbol_added" && event.kind !== "symbol_retired") continue;
+    const key = `${event.kind} ${event.at_ms}`;
+    together.set(key, [...(together.get(key) ?? []), event]);
+  }
+  return [...together].map(([key, all]) => {
+    const [first] = all;
+    const kind = first?.kind ?? "";
+    const names = all.slice(0, NAMED).map((event) => event.symbol ?? "").join(", ");
+    const word = kind === "symbol_added" ? (all.length > 1 ? "evManyAdded" : "evAdded") : all.length > 1 ? "evManyRetired" : "evRetired";
+    const symbol = all.length > NAMED ? `${names}, …` : names;
+    return { atMs: first?.at_ms ?? 0, key, kind, say: () => t(word, { symbol, n: all.length }) };
+  });
+}
+
 /** Whether an event of the feed is worth a line, and which. */
 function lineOf(event: FeedEvent): Line | null {
   const { symbol = "", seq = 0, at_ms: atMs = 0 } = event;
@@ -99,10 +119,6 @@ function lineOf(event: FeedEvent): Line | null {
       const n = Math.max(1, Math.round(((event.end_ms ?? 0) - (event.start_ms ?? 0)) / MINUTE_MS));
       return line(() => t("evGap", { symbol, n, reason: event.reason ?? "" }));
     }
-    case "symbol_added":
-      return line(() => t("evAdded", { symbol }));
-    case "symbol_retired":
-      return line(() => t("evRetired", { symbol }));
     case "candle_revised": {
       const { candle } = event;
       if (!candle) return null;

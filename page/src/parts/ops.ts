@@ -16,7 +16,10 @@ interface Measure {
   readonly now: (market: MarketStatus) => number | null;
 }
 
-const ms = (value: number): string => (Math.abs(value) < 10_000 ? `${brief(Math.round(value * 10) / 10)} ms` : span(value));
+function ms(value: number): string {
+  if (value < 1_000) return `${brief(Math.round(value * 10) / 10)} ms`;
+  return value < 60_000 ? `${(value / 1_000).toFixed(1)} s` : span(value);
+}
 
 const MEASURES: readonly Measure[] = [
   { name: "offset_ms", word: "opsOffset", show: (v) => `${v > 0 ? "+" : v < 0 ? "−" : ""}${ms(Math.abs(v))}`, now: (m) => m.offset_ms },
@@ -84,12 +87,14 @@ export class OpsCharts {
 
   private draw(): void {
     const { ops, market } = this;
-    this.none.hidden = ops !== null || market === null;
-    this.row.hidden = ops === null;
+    const some = ops !== null && Object.keys(ops.series).length > 0;
+    this.none.hidden = some || market === null;
+    this.row.hidden = !some;
     for (const measure of MEASURES) {
       const tile = this.tiles.get(measure.name) as Tile;
       const series = ops?.series[measure.name];
-      const lines: Values[] = series === undefined ? [] : isOne(series) ? [series] : worst(Object.values(series));
+      const told: Values[] = series === undefined ? [] : isOne(series) ? [series] : worst(Object.values(series));
+      const lines = told.map(held);
       const known = lines.flat().filter((value): value is number => value !== null);
       const newest = lines.map((line) => line.findLast((value) => value !== null) ?? null).filter((value): value is number => value !== null);
       const now = (market && measure.now(market)) ?? (newest.length ? Math.max(...newest) : null);
@@ -112,6 +117,12 @@ export class OpsCharts {
     const limit = measure.name === "weight_used" ? this.market?.weight_limit : null;
     return limit ? `${brief(now)} / ${brief(limit)}` : measure.show(now);
   }
+}
+
+/** A value holds until the next is measured: a write once a minute is a line, not a dot; before the first there is nothing. */
+function held(line: Values): Values {
+  let last: number | null = null;
+  return line.map((value) => (last = value ?? last));
 }
 
 const isOne = (series: Values | Readonly<Record<string, Values>>): series is Values => Array.isArray(series);

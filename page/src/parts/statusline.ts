@@ -31,7 +31,8 @@ export function standingOf(status: Status | null, market: MarketStatus | null, s
   }
   if (!status.ready) {
     const starting = !market?.boundary_ms;
-    return { health: starting ? "waiting" : "trouble", word: t(starting ? "starting" : "behind"), why: t("notReady", { what: status.missing.join("; ") || market?.phase || "" }) };
+    const why = status.missing.join("; ") || market?.phase || "";
+    return { health: starting ? "waiting" : "trouble", word: t(starting ? "starting" : "notReady"), why };
   }
   return { health: "live", word: t("live"), why: "" };
 }
