@@ -10,10 +10,17 @@ import pytest
 import yaml
 
 from klagg.service.metric_table import METRICS
+from klagg.store import GapState
+from klagg.store.shares import Settled
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROMETHEUS = EXAMPLES / "prometheus"
 METRIC = re.compile(r"\b(klagg_[a-z_]+)(?:\{([^}]*)\})?")
+VALUES_OF = {
+    "state": {"klagg_last_hour_minutes": [one.value for one in Settled], "klagg_gaps": [one.value for one in GapState]},
+    "urgency": {"klagg_unverified_candles": ["urgent", "leisure"]},
+}
+"""Labels whose values are a closed set: by metric, what there is (`klagg.service.metrics`)."""
 WORDS = {
     *("sum", "max", "min", "by", "rate", "increase", "time", "up", "job", "le"),
     *("label_values",),
@@ -62,8 +69,8 @@ def test_an_expression_names_what_there_is(whose: str, expression: str) -> None:
         known |= labels
         for label, value in re.findall(r"(\w+)=~?\"([^\"]*)\"", matchers):
             assert label in labels, f"{whose}: {name} has no label {label}"
-            if label == "state":
-                assert value in {"verified", "open"}
+            if label in VALUES_OF:
+                assert any(re.fullmatch(value, there) for there in VALUES_OF[label][name]), f"{whose}: {label} {value}"
         is_rate = re.search(rf"(rate|increase)\({name}[^)]*\[", expression) is not None
         assert is_rate == (kind == "counter"), f"{whose}: {name} is a {kind}"
     for group in re.findall(r"\bby \(([^)]*)\)", expression):
