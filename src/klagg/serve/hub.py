@@ -1,6 +1,6 @@
 """Who listens to what. A push is encoded and framed once per stream, and each listener gets one write per push."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,12 +31,30 @@ class Channel:
     unit: int
     stream: Stream
     listeners: set[Listener] = field(default_factory=set)
+    _audience: frozenset[Listener] | None = None
     pushed: tuple[int, ...] = ()
     """What the last push of a running candle held: its minute's open, trades, close and last id."""
     told: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """What the last mini-ticker of a symbol held: its last id and price."""
     upto_ms: int = 0
     """Of a folded frame: every candle that ended by then has been pushed or was over before anybody listened."""
+
+    def add(self, listener: Listener) -> None:
+        """It listens."""
+        self.listeners.add(listener)
+        self._audience = None
+
+    def remove(self, listener: Listener) -> None:
+        """It does not listen any more."""
+        self.listeners.discard(listener)
+        self._audience = None
+
+    @property
+    def audience(self) -> frozenset[Listener]:
+        """Its listeners as a key, kept until one comes or goes."""
+        if self._audience is None:
+            self._audience = frozenset(self.listeners)
+        return self._audience
 
     def envelope(self, payload: bytes) -> bytes:
         """The payload as a combined stream has it."""
@@ -58,14 +76,14 @@ class Hub:
         if channel is None:
             channel = channels[name, unit] = Channel(market, name, unit, stream)
             self.changes += 1
-        channel.listeners.add(listener)
+        channel.add(listener)
 
     def remove(self, market: Market, name: str, listener: Listener, unit: int = 1) -> None:
         """Unsubscribe it; a stream nobody listens to is forgotten."""
         channel = self._channels[market].get((name, unit))
         if channel is None:
             return
-        channel.listeners.discard(listener)
+        channel.remove(listener)
         if not channel.listeners:
             del self._channels[market][name, unit]
             self.changes += 1
@@ -81,32 +99,44 @@ class Hub:
 
 
 class Push:
-    """What is pushed together: gather with `put`, then `send` once."""
+    """What is pushed together: gather with `put`, then `send` once.
+
+    Most clients want the same as others, so that what is done for each payload is done once for each group of streams that have the
+    same listeners.
+    """
 
     def __init__(self) -> None:
-        self._frames: dict[Listener, list[bytes]] = {}
+        self._groups: dict[frozenset[Listener], list[tuple[Channel, bytes]]] = {}
 
     def put(self, channel: Channel, payload: bytes) -> None:
         """One payload for everybody who listens to a stream."""
-        raw = wrapped = b""
-        for listener in channel.listeners:
-            if listener.combined:
-                data = wrapped = wrapped or frame(channel.envelope(payload))
-            else:
-                data = raw = raw or frame(payload)
-            waiting = self._frames.get(listener)
-            if waiting is None:
-                self._frames[listener] = [data]
-            else:
-                waiting.append(data)
+        group = self._groups.get(channel.audience)
+        if group is None:
+            self._groups[channel.audience] = [(channel, payload)]
+        else:
+            group.append((channel, payload))
+
+    def writes(self) -> Iterator[tuple[Listener, bytes]]:
+        """What each listener gets, as one piece; those that want the same get the very same bytes."""
+        pieces: dict[Listener, list[bytes]] = {}
+        for listeners, group in self._groups.items():
+            raw = wrapped = b""
+            for listener in listeners:
+                if listener.combined:
+                    wrapped = wrapped or b"".join([frame(channel.envelope(payload)) for channel, payload in group])
+                else:
+                    raw = raw or b"".join([frame(payload) for _, payload in group])
+                pieces.setdefault(listener, []).append(wrapped if listener.combined else raw)
+        self._groups.clear()
+        same: dict[tuple[int, ...], bytes] = {}
+        for listener, parts in pieces.items():
+            key = tuple(map(id, parts)) if len(parts) > 1 else ()
+            data = same.get(key) if key else parts[0]
+            if data is None:
+                data = same[key] = b"".join(parts)
+            yield listener, data
 
     def send(self) -> None:
-        """One write for each listener; those that want the same get the very same bytes."""
-        same: dict[tuple[int, ...], bytes] = {}
-        for listener, frames in self._frames.items():
-            key = tuple(map(id, frames)) if len(frames) > 1 else ()
-            data = same.get(key) if key else frames[0]
-            if data is None:
-                data = same[key] = b"".join(frames)
+        """One write for each listener."""
+        for listener, data in self.writes():
             listener.push(data)
-        self._frames.clear()

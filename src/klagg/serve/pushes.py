@@ -5,6 +5,7 @@ before it is durable, so that no stream has a new candle before the end of the l
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -31,8 +32,25 @@ RUNNING_EVERY_MS: Final = {Market.SPOT: 2_000, Market.USDM: 250}
 ALL_MINI_EVERY_MS: Final = 1_000
 MINI_EVERY_MS: Final = {Market.SPOT: 1_000, Market.USDM: 2_000}
 KLINES: Final = (Kind.KLINE, Kind.CONTINUOUS_KLINE)
+SLICE_S: Final = 0.004
+"""How long pushes of running candles are made at a time: between two slices the event loop does what is due, ticks before all."""
 WINDOWS_AT_ONCE: Final = 50
 """24-hour windows that are loaded for mini-tickers between two pushes: a whole market is loaded in some seconds."""
+
+
+class Slices:
+    """Work on the event loop in slices of `SLICE_S`."""
+
+    def __init__(self) -> None:
+        self._ends_s = time.perf_counter() + SLICE_S
+
+    async def pause(self) -> bool:
+        """Let the loop do what is due where a slice is over; whether it did."""
+        if time.perf_counter() < self._ends_s:
+            return False
+        await asyncio.sleep(0)
+        self._ends_s = time.perf_counter() + SLICE_S
+        return True
 
 
 class Pusher:
@@ -190,6 +208,7 @@ class Pusher:
         durable_ms, now_ms = self._live.durable_ms(self.market), self._live.now_ms(self.market)
         if durable_ms > self._boundary_ms:
             return
+        slices = Slices()
         running = self._live.running(self.market, symbols)
         minutes = running[:, 0]
         # A minute is ahead of what is durable while its predecessor waits for the database.
@@ -211,7 +230,13 @@ class Pusher:
                     row = found[0]
                 channel.upto_ms = channel.upto_ms or int(row["open_ms"])
                 push.put(channel, self._event(channel, one, row, now_ms, closed=False))
-        push.send()
+            await slices.pause()
+            if self._live.durable_ms(self.market) != durable_ms:
+                return  # these minutes have closed meanwhile, and their closing pushes come first
+        for listener, data in push.writes():
+            listener.push(data)
+            if await slices.pause() and self._live.durable_ms(self.market) != durable_ms:
+                return
 
     async def _running(self, one: Listing, frame: Frame, running: Candles) -> Candles:
         known = self._running_candles.in_memory(one, frame, running)
