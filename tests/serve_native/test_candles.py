@@ -254,6 +254,7 @@ def test_holes_are_what_a_walk_over_the_calendar_finds(name: str, shift: int) ->
         ({"symbols": "*", "limit": "0"}, 400, "bad_request", "limit"),
         ({"symbols": "*", "limit": "x"}, 400, "bad_request", "limit"),
         ({"symbols": "*", "verified": "maybe"}, 400, "bad_request", "verified"),
+        ({"symbols": "*", "open": "perhaps"}, 400, "bad_request", "open"),
         (
             {"symbols": "*", "intervals": ",".join(f"{n}m" for n in range(1, 60)), "limit": "5000"},
             413,

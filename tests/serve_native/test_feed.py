@@ -10,11 +10,14 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from klagg.interval import MINUTE_MS
 from klagg.serve.feed import feed as feed_module
 from klagg.serve.feed.asked import asked
 from klagg.serve.native.problem import Problem
+from serve.fakes import FakeLive
 from serve_native.rig import START_MS, SYMBOLS, Owner, Rig, served
 
 NAMES = {
@@ -243,6 +246,24 @@ async def test_filters_leave_out_what_is_not_wanted(pair: tuple[Owner, Rig]) -> 
         assert (await rig.get("/v1/events", 400, **{name: text}))["error"]["parameter"] == name
     with pytest.raises(Problem):
         asked(rig.live, {"symbols": ",".join(f"A{n}*" for n in range(99))})
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["since", "market", "symbols", "intervals", "kinds", "open", "candles"]),
+        st.text(max_size=12) | st.sampled_from(["1", "usdm", "BTC*", "[a-", "1m", "7w", "gap,candle", "true"]),
+    )
+)
+def test_a_reader_gets_a_filter_or_is_told_what_is_wrong(query: dict[str, str]) -> None:
+    fault = None
+    try:
+        wanted = asked(FakeLive(), query).wanted
+        assert wanted.wants_symbol("")
+        assert isinstance(wanted.wants_symbol("BTCUSDT"), bool)
+    except Problem as problem:
+        fault = problem.parameter
+    assert fault is None or fault in query
 
 
 async def test_what_is_no_longer_kept_and_what_never_was_is_said(pair: tuple[Owner, Rig]) -> None:

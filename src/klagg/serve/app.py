@@ -39,6 +39,8 @@ SECURITY_HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
 )
+NAMES: Final = {"which": "state", "open_": "open", "format_": "format", "from_": "from", "text": "query"}
+"""Parameters whose names in the code are others, since those are taken."""
 UNVERIFIED_HEADER: Final = "X-Klagg-Unverified"
 
 
@@ -197,7 +199,8 @@ def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     messages = {404: "There is nothing at this path.", 405: "This path is only read.", 413: "The request is too large."}
     message, parameter = messages.get(error.status_code, "The request cannot be read."), None
     if error.status_code == 400 and isinstance(error.extra, list) and error.extra:
-        parameter = str(error.extra[0].get("key", "")) or None
+        name = str(error.extra[0].get("key", ""))
+        parameter = NAMES.get(name, name) or None
         message = str(error.extra[0].get("message", message)) if parameter else message
     response = _error(request.scope["path"], error.status_code, -1000, message, parameter)
     response.headers.update(error.headers or {})

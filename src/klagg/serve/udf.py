@@ -18,7 +18,7 @@ from klagg.serve.native.answers import Room
 from klagg.serve.native.asking import LAST_MS, LONGEST_MS, Named, interval_of
 from klagg.serve.native.candles import MOST_LIMIT, Ask, CandleReader, Found
 from klagg.serve.native.problem import Problem
-from klagg.serve.native.routes import errors
+from klagg.serve.native.routes import answers
 from klagg.serve.native.source import How
 from klagg.serve.native.table import SUMS
 from klagg.serve.source import Frame, Listing, Live
@@ -30,7 +30,55 @@ _RESOLUTION: Final = re.compile(r"([1-9]\d{0,5})?([DWM]?)", re.ASCII)
 _MINUTES_A_DAY: Final = 1_440
 
 
-class Bars(Struct):
+class Config(Struct):
+    """What the feed can do."""
+
+    supports_search: bool
+    supports_group_request: bool
+    supports_marks: bool
+    supports_timescale_marks: bool
+    supports_time: bool
+    exchanges: list[dict[str, str]]
+    symbols_types: list[dict[str, str]]
+    supported_resolutions: list[str]
+
+
+class SymbolDescription(Struct):
+    """One symbol as the chart wants it."""
+
+    name: str
+    ticker: str
+    full_name: str
+    description: str
+    type: str
+    session: str
+    timezone: str
+    exchange: str
+    listed_exchange: str
+    minmov: int
+    pricescale: int
+    has_intraday: bool
+    has_daily: bool
+    has_weekly_and_monthly: bool
+    visible_plots_set: str
+    supported_resolutions: list[str]
+    volume_precision: int
+    data_status: str
+    currency_code: str
+
+
+class SymbolFound(Struct):
+    """A symbol whose name contains what was searched for."""
+
+    symbol: str
+    full_name: str
+    description: str
+    exchange: str
+    ticker: str
+    type: str
+
+
+class Bars(Struct, omit_defaults=True):
     """`s` is ok with a number in each list a bar, or no_data with when there is some before."""
 
     s: str
@@ -56,7 +104,9 @@ class UdfRoutes:
         return [self._config(), self._time(), self._symbols(), self._search(), self._symbol_info(), self._history()]
 
     def _config(self) -> HTTPRouteHandler:
-        @get("/udf/config", tags=["udf"], summary="What the feed can do", responses=errors(), raises=[])
+        @get(
+            "/udf/config", tags=["udf"], summary="What the feed can do", responses=answers(Config, "The configuration.")
+        )
         async def config() -> Response[bytes]:
             exchanges = [{"value": m.value, "name": _exchange(m), "desc": _exchange(m)} for m in self._live.markets]
             return _json(
@@ -83,7 +133,9 @@ class UdfRoutes:
         return time
 
     def _symbols(self) -> HTTPRouteHandler:
-        @get("/udf/symbols", tags=["udf"], summary="One symbol", responses=errors(404))
+        @get(
+            "/udf/symbols", tags=["udf"], summary="One symbol", responses=answers(SymbolDescription, "The symbol.", 404)
+        )
         async def symbols(
             symbol: Annotated[str, QueryParameter(description="BTCUSDT, or with its market: usdm:BTCUSDT.")],
         ) -> Response[bytes]:
@@ -92,7 +144,12 @@ class UdfRoutes:
         return symbols
 
     def _search(self) -> HTTPRouteHandler:
-        @get("/udf/search", tags=["udf"], summary="Symbols whose name contains a text", responses=errors())
+        @get(
+            "/udf/search",
+            tags=["udf"],
+            summary="Symbols whose name contains a text",
+            responses=answers(list[SymbolFound], "The symbols, the nearest first."),
+        )
         async def search(
             text: Annotated[str, QueryParameter(name="query", description="A part of the name.")] = "",
             exchange: Annotated[str | None, QueryParameter(description="usdm or spot.")] = None,
@@ -122,7 +179,12 @@ class UdfRoutes:
         return search
 
     def _symbol_info(self) -> HTTPRouteHandler:
-        @get("/udf/symbol_info", tags=["udf"], summary="All symbols of a market, in columns", responses=errors(404))
+        @get(
+            "/udf/symbol_info",
+            tags=["udf"],
+            summary="All symbols of a market, in columns",
+            responses=answers(dict[str, Any], "The symbols.", 404),
+        )
         async def symbol_info(
             group: Annotated[str | None, QueryParameter(description="usdm or spot; the first that is served.")] = None,
         ) -> Response[Any]:
@@ -158,7 +220,7 @@ class UdfRoutes:
             tags=["udf"],
             summary="Bars",
             description="Bars that open in [from, to), the running one last; with countback so many before `to`, however far back.",
-            responses=errors(404, 413),
+            responses=answers(Bars, "The bars.", 404, 413),
         )
         async def history(
             symbol: Annotated[str, QueryParameter(description="BTCUSDT, or with its market: usdm:BTCUSDT.")],
