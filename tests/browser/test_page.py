@@ -303,6 +303,34 @@ async def test_a_market_that_is_behind_or_not_ready(stage: Stage, view: View) ->
     assert (await viewer.page.title()).startswith("⚠ BEHIND")
 
 
+async def test_over_a_database_alone_nothing_is_made_up(stage: Stage, view: View) -> None:
+    mock = stage(names(3))
+    status, keep = mock.status, {"market", "phase", "symbols", "connections", "durable_ms", "verified_ms"}
+
+    def told(asked: dict[str, str]) -> dict[str, Any]:
+        full = status(asked)
+        market = {name: value if name in keep else None for name, value in full["markets"][0].items()}
+        return full | {
+            "markets": [market | {"durable_ms": market["durable_ms"] - 7_200_000}],
+            "notes": [],
+            "ready": False,
+        }
+
+    mock.status = told  # type: ignore[method-assign]
+    mock.ops = lambda _: {"step_ms": 1_000, "series": {"offset_ms": [], "feed_age_ms": {}}}  # type: ignore[method-assign]
+    await mock.start()
+    viewer = await view(mock.url)
+    await viewer.page.goto(mock.url)
+    await viewer.until("s => s.standing.health === 'trouble' && s.panes[0]?.last")
+    assert await viewer.text(".word") == "BEHIND"
+    assert (await viewer.text(".why")).startswith("2 h")
+    assert re.fullmatch(r"\d\d:\d\d durable", await viewer.text(".fact.closed"))
+    assert not await viewer.page.locator(".fact.verified-share").is_visible()
+    assert "only reads a database" in await viewer.text(".ops")
+    assert "Nothing has happened" in await viewer.text(".events")
+    await viewer.shot("read-only")
+
+
 async def test_what_comes_from_data_is_text(stage: Stage, view: View) -> None:
     mock = stage([*TRICKS, "BTCUSDT"])
     mock.notes = [

@@ -87,7 +87,7 @@ export class OpsCharts {
 
   private draw(): void {
     const { ops, market } = this;
-    const some = ops !== null && Object.keys(ops.series).length > 0;
+    const some = ops !== null && Object.values(ops.series).some((series) => (isOne(series) ? series : Object.values(series)).length > 0);
     this.none.hidden = some || market === null;
     this.row.hidden = !some;
     for (const measure of MEASURES) {

@@ -16,6 +16,8 @@ const PAGE = 500;
 const FIRST_PAGE = 600;
 /** Candles that may wait for the first page; past it they are in the page itself. */
 const EARLY = 100;
+/** How long after its end a candle may still be told as running. */
+const LATE_MS = 10_000;
 
 export interface PaneHost {
   readonly time: ServerTime;
@@ -185,8 +187,9 @@ export class ChartPane implements DrawingListener {
   /** Called every second and with the feed: the time that is left. */
   tick(live: boolean): void {
     const { last } = this.series;
-    const runs = live && last !== undefined && !last.closed;
-    const left = runs ? last.close_time_ms + 1 - this.host.time.now() : 0;
+    const left = last && !last.closed ? last.close_time_ms + 1 - this.host.time.now() : Number.NEGATIVE_INFINITY;
+    // A candle that should have closed long ago runs no more: klagg may only read a database that nobody writes to.
+    const runs = live && left > -LATE_MS;
     this.drawing.count(runs ? countdown(left) : "", last?.close);
   }
 

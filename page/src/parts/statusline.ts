@@ -26,16 +26,20 @@ export function standingOf(status: Status | null, market: MarketStatus | null, s
     return { health: silentMs > limitMs ? "stale" : "waiting", word: t("waiting"), why };
   }
   if (silentMs > limitMs) return { health: "stale", word: t("stale"), why: t("age", { age: span(silentMs) }) };
-  if (market?.boundary_ms && nowMs - market.boundary_ms > BEHIND_MS) {
-    return { health: "trouble", word: t("behind"), why: t("ageShort", { age: span(nowMs - market.boundary_ms) }) };
+  const newest = market ? newestOf(market) : null;
+  if (newest && nowMs - newest > BEHIND_MS) {
+    return { health: "trouble", word: t("behind"), why: t("ageShort", { age: span(nowMs - newest) }) };
   }
   if (!status.ready) {
-    const starting = !market?.boundary_ms;
+    const starting = !newest;
     const why = status.missing.join("; ") || market?.phase || "";
     return { health: starting ? "waiting" : "trouble", word: t(starting ? "starting" : "notReady"), why };
   }
   return { health: "live", word: t("live"), why: "" };
 }
+
+/** The end of the newest minute that is closed; where klagg only reads a database, that is durable. */
+const newestOf = (market: MarketStatus): number | null => market.boundary_ms ?? market.durable_ms;
 
 export interface StatusHost {
   readonly time: ServerTime;
@@ -92,21 +96,20 @@ export class StatusLine {
     if (this.market.value !== market.market) this.market.value = market.market;
     text(this.symbols, t("symbolsShort", { n: count(market.symbols) }));
     set(this.symbols, { title: t("symbols", { n: count(market.symbols) }) });
-    const minute = market.boundary_ms;
-    this.closed.replaceChildren(
-      minute ? t("closed", { time: clock(minute - MINUTE_MS, this.host.zone()) }) : "–",
-      " ",
-      h("b", {}, lag(market.closed_lag_ms)),
-      ` ${t("durable")} `,
-      h("b", {}, lag(market.durable_lag_ms)),
-    );
+    const newest = newestOf(market);
+    const time = newest ? clock(newest - MINUTE_MS, this.host.zone()) : "–";
+    if (market.boundary_ms === null) this.closed.replaceChildren(`${time} ${t("durable")}`);
+    else {
+      const [closed, durable] = [h("b", {}, lag(market.closed_lag_ms)), h("b", {}, lag(market.durable_lag_ms))];
+      this.closed.replaceChildren(`${t("closed", { time })} `, closed, ` ${t("durable")} `, durable);
+    }
     set(this.closed, { title: t("closedTitle") });
     this.verified.replaceChildren(
       `${t("verified")} `,
       h("b", {}, share(market.verified_share)),
       market.pending === null ? "" : ` (${t("pendingCount", { n: count(market.pending) })})`,
     );
-    set(this.verified, { title: t("verifiedTitle") });
+    set(this.verified, { title: t("verifiedTitle"), hidden: market.verified_share === null });
     set(this.nextFact, { title: t("nextTitle") });
   }
 
