@@ -28,7 +28,7 @@ def chromium() -> str:
 async def browser() -> AsyncIterator[Browser]:
     path = chromium()
     # As root, as in CI, Chromium has no sandbox; it shows only what klagg serves.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    arguments = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     async with async_playwright() as playwright:
         opened = await playwright.chromium.launch(executable_path=path, args=arguments)
         yield opened
@@ -69,7 +69,7 @@ class Viewer:
     async def until(self, what: str, argument: object = None) -> None:
         """Wait until something holds of what the page holds: a function of its snapshot."""
         await self.page.wait_for_function(
-            f"argument => window.klagg && ({what})(klagg.snapshot(), argument)", arg=argument, polling=50
+            f"argument => window.klagg && ({what})(klagg.snapshot(), argument)", arg=argument, polling=100
         )
 
     async def snapshot(self) -> dict[str, Any]:

@@ -60,11 +60,11 @@ class Market:
         end_ms = BY_NAME[interval].next_open(open_ms)
         closed = end_ms <= at_ms
         last_ms = min(end_ms, at_ms)
-        points = [self.price(symbol, open_ms + (last_ms - open_ms) * n // 12) for n in range(13)]
+        points = [self.price(symbol, open_ms + (last_ms - open_ms) * n // 4) for n in range(5)]
         dice = random.Random(f"{symbol}{interval}{open_ms}")
         trades = int(1 + 400 * dice.random() * (last_ms - open_ms) / (end_ms - open_ms)) if dice.random() > 0.02 else 0
         if not trades:
-            points = points[:1] * 13
+            points = points[:1] * 5
         volume = trades * dice.uniform(0.2, 3.0)
         first = open_ms // 1_000 * 7
         draw = dice.random()
@@ -112,8 +112,10 @@ class Mock:
         self.asked: list[dict[str, str]] = []
         """The parameters of every feed that was opened."""
         self.notes: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
         self.url = ""
         self.port = 0
+        self._page = read_page()
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -139,7 +141,7 @@ class Mock:
         await self._runner.cleanup()
 
     async def page(self, request: web.Request) -> web.Response:
-        asset = read_page().get(request.path.strip("/") or "index.html")
+        asset = self._page.get(request.path.strip("/") or "index.html")
         if asset is None:
             raise web.HTTPNotFound
         return web.Response(body=asset.body, headers=asset.headers)
@@ -212,27 +214,30 @@ class Mock:
         return {"market": "usdm", "at_ms": now_ms(), "symbols": rows}
 
     def overview(self, _: dict[str, str]) -> dict[str, Any]:
+        """The day is told once, and the newest prices of some of the symbols each time: thousands of them cost little."""
         now = now_ms()
         minute = now - now % MINUTE_MS
-        rows = []
-        for number, name in enumerate(self.market.symbols):
-            digits = self.market.scale(name)
-            spark = [round(self.market.price(name, minute - n * 3 * MINUTE_MS), digits) for n in range(20, -1, -1)]
-            dice = random.Random(name)
-            rows.append(
-                {
-                    "symbol": name,
-                    "status": "halt" if number % 97 == 96 else "trading",
-                    "last": f"{self.market.price(name, now):.{digits}f}",
-                    "change_24h_pct": round(dice.gauss(0, 4), 2),
-                    "quote_volume_24h": f"{10 ** dice.uniform(4.5, 10):.2f}",
-                    "spark": spark,
-                    "pending": 2 if number % 41 == 1 else 0,
-                    "origin": "trades",
-                    "last_minute_ms": minute - MINUTE_MS,
-                }
-            )
-        return {"market": "usdm", "now_ms": now, "symbols": rows}
+        if not self.rows:
+            self.rows = [self._row(number, name, minute) for number, name in enumerate(self.market.symbols)]
+        for row in self.rows[:50]:
+            row["last"] = f"{self.market.price(row['symbol'], now):.{self.market.scale(row['symbol'])}f}"
+        return {"market": "usdm", "now_ms": now, "symbols": self.rows}
+
+    def _row(self, number: int, name: str, minute: int) -> dict[str, Any]:
+        digits = self.market.scale(name)
+        dice = random.Random(name)
+        spark = [round(self.market.price(name, minute - n * 3 * MINUTE_MS), digits) for n in range(20, -1, -1)]
+        return {
+            "symbol": name,
+            "status": "halt" if number % 97 == 96 else "trading",
+            "last": f"{spark[-1]:.{digits}f}",
+            "change_24h_pct": round(dice.gauss(0, 4), 2),
+            "quote_volume_24h": f"{10 ** dice.uniform(4.5, 10):.2f}",
+            "spark": spark,
+            "pending": 2 if number % 41 == 1 else 0,
+            "origin": "trades",
+            "last_minute_ms": minute - MINUTE_MS,
+        }
 
     def minutes(self, asked: dict[str, str]) -> dict[str, Any]:
         boundary = now_ms() // MINUTE_MS * MINUTE_MS
