@@ -24,13 +24,21 @@ class StoredLookup:
         self._reader = reader
 
     async def known(
-        self, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, how: How, *, newest: bool
-    ) -> Known:
+        self,
+        symbols: Sequence[Listing],
+        frame: Frame,
+        start_ms: int,
+        end_ms: int,
+        limit: int,
+        how: How,
+        *,
+        newest: bool,
+    ) -> Sequence[Known]:
         """As `Lookup` says."""
         if start_ms >= end_ms:
-            return _known(Looked.none())
+            return [_known(Looked.none())] * len(symbols)
         return await self._reader.call(
-            lambda store: known(store, one, frame, start_ms, end_ms, limit, how, newest=newest)
+            lambda store: [known(store, one, frame, start_ms, end_ms, limit, how, newest=newest) for one in symbols]
         )
 
     async def whole_market(self, market: Market, interval: Interval, open_ms: int, how: How) -> OfMarket:

@@ -1,8 +1,10 @@
 """Candles of several series in one answer: what is asked for, what is there, what of it is verified, and what is missing."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -10,10 +12,12 @@ from klagg.interval import DAY_MS, MONTH_STEP, month_index, month_open_ms
 from klagg.model import Candles, Flag, Ints, Market
 from klagg.serve.native.asking import Named
 from klagg.serve.native.problem import Problem
-from klagg.serve.native.source import How, Known, Lookup
+from klagg.serve.native.source import How, Known, Lookup, OfMarket
 from klagg.serve.native.table import SeriesName, Table
 from klagg.serve.running import RunningCandles
 from klagg.serve.source import Frame, Listing, Live, TooMuch
+
+T = TypeVar("T")
 
 USUAL_LIMIT: Final = 500
 MOST_LIMIT: Final = 10_000
@@ -22,6 +26,10 @@ MOST_ROWS: Final = 50_000
 """Candles of one answer in JSON: some 20 MB."""
 MOST_COLUMNS: Final = 250_000
 """Candles of one answer in columns: some 30 MB."""
+AT_ONCE: Final = 32
+"""Series read between two other reads."""
+FEW: Final = 16
+"""Parts that are put together on the loop: less work than handing it to a thread."""
 MOST_SPANS: Final = 1_000
 """Missing spans that one answer names; all are counted."""
 
@@ -81,7 +89,7 @@ class _Part:
 
 
 class CandleReader:
-    """Answers requests for candles."""
+    """Answers requests for candles: what grows with the answer is done in threads, some series at a time."""
 
     def __init__(self, live: Live, lookup: Lookup, running: RunningCandles) -> None:
         self._live = live
@@ -98,14 +106,7 @@ class CandleReader:
         durable_ms = self._live.durable_ms(ask.market)
         limit = self._limit(ask, durable_ms)
         try:
-            if ask.at_ms is None:
-                parts = [
-                    await self._part(ask, one, named, durable_ms, limit)
-                    for named in ask.intervals
-                    for one in ask.symbols
-                ]
-            else:
-                parts = [part for named in ask.intervals for part in await self._at(ask, named, durable_ms, ask.at_ms)]
+            parts = await self._parts(ask, durable_ms, limit)
         except TooMuch:
             raise Problem(
                 "too_much",
@@ -113,18 +114,11 @@ class CandleReader:
                 413,
                 "limit",
             ) from None
-        next_ms = _cut(parts) if ask.start_ms is not None and ask.at_ms is None else None
-        truncated = any(part.more for part in parts)
-        missing, missing_candles = _missing(parts)
+        pages = ask.start_ms is not None and ask.at_ms is None
+        next_ms, missing, missing_candles = await _beside(len(parts), partial(_settled, parts, pages=pages))
         if ask.with_open and ask.how.as_of_ms is None and not ask.how.only_verified and next_ms is None:
             await self._put_running(ask, parts, durable_ms)
-        names = [
-            (SeriesName(part.one.instrument.symbol, part.named.name, part.named.frame), part.known) for part in parts
-        ]
-        table = Table.of(ask.market, names)
-        flags = table.candles["flags"]
-        verified = int(np.count_nonzero(flags & Flag.VERIFIED.value))
-        closed = int(np.count_nonzero(flags & Flag.CLOSED.value))
+        table, verified, closed = await _beside(len(parts), partial(_table, ask.market, parts))
         return Found(
             table,
             self._live.now_ms(ask.market),
@@ -134,7 +128,7 @@ class CandleReader:
             closed - verified,
             missing,
             missing_candles,
-            truncated,
+            any(part.more for part in parts),
             next_ms,
         )
 
@@ -167,49 +161,24 @@ class CandleReader:
             )
         return limit
 
-    async def _part(self, ask: Ask, one: Listing, named: Named, durable_ms: int, limit: int) -> _Part:
-        """The closed candles of one series."""
-        frame = named.frame
-        end_ms = frame.open_at(durable_ms) if durable_ms else 0
-        end_ms = end_ms if ask.end_ms is None else min(end_ms, ask.end_ms)
-        newest = ask.start_ms is None
-        start_ms = 0 if ask.start_ms is None else ask.start_ms
-        # One more than is given tells whether there are more.
-        known = await self._lookup.known(one, frame, start_ms, end_ms, limit + 1, ask.how, newest=newest)
-        more = len(known.candles) > limit
-        if more:
-            known = _chosen(known, slice(1, None) if newest else slice(0, limit))
-        opens = known.candles["open_ms"]
-        if newest:
-            start_ms = int(opens[0]) if len(opens) else frame.open_at(end_ms - 1) if end_ms > 0 else 0
-        elif more:
-            end_ms = frame.next_open(int(opens[-1]))
-        return _Part(one, named, known, start_ms, end_ms, more)
-
-    async def _at(self, ask: Ask, named: Named, durable_ms: int, at_ms: int) -> list[_Part]:
-        """The candle of each symbol that contains an instant, as far as it has closed."""
-        frame = named.frame
-        open_ms = frame.open_at(at_ms)
-        end_ms = open_ms + 1 if frame.next_open(open_ms) <= durable_ms else open_ms
-        if frame.shift_ms or frame.interval not in self._live.kept(ask.market) or len(ask.symbols) == 1:
-            return [
-                _Part(
-                    one,
-                    named,
-                    await self._lookup.known(one, frame, open_ms, end_ms, 1, ask.how, newest=False),
-                    open_ms,
-                    end_ms,
-                    more=False,
-                )
-                for one in ask.symbols
-            ]
-        found = await self._lookup.whole_market(ask.market, frame.interval, open_ms, ask.how)
-        places = {number: place for place, number in enumerate(found.instrument_ids.tolist())}
-        parts = []
-        for one in ask.symbols:
-            place = places.get(one.id) if end_ms > open_ms else None
-            known = _chosen(found.known, slice(0, 0) if place is None else slice(place, place + 1))
-            parts.append(_Part(one, named, known, open_ms, end_ms, more=False))
+    async def _parts(self, ask: Ask, durable_ms: int, limit: int) -> list[_Part]:
+        """The closed candles of every series."""
+        parts: list[_Part] = []
+        kept = self._live.kept(ask.market)
+        newest = ask.start_ms is None and ask.at_ms is None
+        for named in ask.intervals:
+            frame = named.frame
+            start_ms, end_ms = _range(ask, frame, durable_ms)
+            if ask.at_ms is not None and len(ask.symbols) > 1 and not frame.shift_ms and frame.interval in kept:
+                found = await self._lookup.whole_market(ask.market, frame.interval, start_ms, ask.how)
+                parts += await _beside(len(ask.symbols), partial(_of_market, ask, named, found, start_ms, end_ms))
+                continue
+            for first in range(0, len(ask.symbols), AT_ONCE):
+                chosen = ask.symbols[first : first + AT_ONCE]
+                # One more than is given tells whether there are more.
+                known = await self._lookup.known(chosen, frame, start_ms, end_ms, limit + 1, ask.how, newest=newest)
+                for one, candles in zip(chosen, known, strict=True):
+                    parts.append(_part(one, named, candles, start_ms, end_ms, limit, newest=newest))
         return parts
 
     async def _put_running(self, ask: Ask, parts: Sequence[_Part], durable_ms: int) -> None:
@@ -232,6 +201,60 @@ class CandleReader:
                     np.append(part.known.revisions, 0),
                     np.append(part.known.known_ms, now_ms),
                 )
+
+
+async def _beside(size: int, work: Callable[[], T]) -> T:
+    """What takes as long as its size, in a thread where that is felt."""
+    return await asyncio.to_thread(work) if size > FEW else work()
+
+
+def _range(ask: Ask, frame: Frame, durable_ms: int) -> tuple[int, int]:
+    """The opens that are asked for, as far as their candles have closed."""
+    if ask.at_ms is not None:
+        open_ms = frame.open_at(ask.at_ms)
+        return open_ms, open_ms + 1 if frame.next_open(open_ms) <= durable_ms else open_ms
+    end_ms = frame.open_at(durable_ms) if durable_ms else 0
+    return ask.start_ms or 0, end_ms if ask.end_ms is None else min(end_ms, ask.end_ms)
+
+
+def _part(one: Listing, named: Named, known: Known, start_ms: int, end_ms: int, limit: int, *, newest: bool) -> _Part:
+    """What was read of one series, and of what range that is."""
+    more = len(known.candles) > limit
+    if more:
+        known = _chosen(known, slice(1, None) if newest else slice(0, limit))
+    if newest:
+        start_ms = named.frame.open_at(end_ms - 1) if end_ms > 0 else 0
+        if len(known.candles):
+            start_ms = int(known.candles["open_ms"][0])
+    elif more:
+        end_ms = named.frame.next_open(int(known.candles["open_ms"][-1]))
+    return _Part(one, named, known, start_ms, end_ms, more)
+
+
+def _of_market(ask: Ask, named: Named, found: OfMarket, start_ms: int, end_ms: int) -> list[_Part]:
+    """One candle of each symbol, or none."""
+    places = {number: place for place, number in enumerate(found.instrument_ids.tolist())} if end_ms > start_ms else {}
+    none = _chosen(found.known, slice(0, 0))
+    parts = []
+    for one in ask.symbols:
+        place = places.get(one.id)
+        known = none if place is None else _chosen(found.known, slice(place, place + 1))
+        parts.append(_Part(one, named, known, start_ms, end_ms, more=False))
+    return parts
+
+
+def _settled(parts: Sequence[_Part], *, pages: bool) -> tuple[int | None, list[Missing], int]:
+    """Where the next page begins, and what is missing of this one."""
+    next_ms = _cut(parts) if pages else None
+    return next_ms, *_missing(parts)
+
+
+def _table(market: Market, parts: Sequence[_Part]) -> tuple[Table, int, int]:
+    """The table, and how many of its candles are verified and closed."""
+    names = [(SeriesName(part.one.instrument.symbol, part.named.name, part.named.frame), part.known) for part in parts]
+    table = Table.of(market, names)
+    flags = table.candles["flags"]
+    return table, *(int(np.count_nonzero(flags & flag.value)) for flag in (Flag.VERIFIED, Flag.CLOSED))  # type: ignore[return-value]
 
 
 def _within(ask: Ask, open_ms: int) -> bool:

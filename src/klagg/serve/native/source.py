@@ -58,9 +58,17 @@ class Lookup(Protocol):
     """Look-ups in what is stored; never on the event loop."""
 
     async def known(
-        self, one: Listing, frame: Frame, start_ms: int, end_ms: int, limit: int, how: How, *, newest: bool
-    ) -> Known:
-        """At most `limit` closed candles that open in `[start_ms, end_ms)`, ascending: the oldest, or the newest.
+        self,
+        symbols: Sequence[Listing],
+        frame: Frame,
+        start_ms: int,
+        end_ms: int,
+        limit: int,
+        how: How,
+        *,
+        newest: bool,
+    ) -> Sequence[Known]:
+        """Of each symbol at most `limit` closed candles that open in `[start_ms, end_ms)`, ascending: the oldest, or the newest.
 
         A frame that is not kept is folded; a folded candle of which a part is not there is left out.
 
