@@ -7,6 +7,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,8 @@ from klagg.errors import UsageError
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """What anybody may ask: a supervisor's questions, whose answers tell nothing else."""
 MIN_TOKEN: Final = 16
-_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOCAL_HOST: Final = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+"""The whole of a Host header: a parser of addresses takes `[::1].elsewhere` for `::1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Access:
             if path in OPEN_PATHS or self._knows_token(headers.get("authorization", "")):
                 return None
             return Denied(401, "A token is asked for: send it as Authorization: Bearer TOKEN.")
-        if not self.open_to_all and _host_name(headers.get("host", "")) not in _LOCAL_NAMES:
+        if not self.open_to_all and not _LOCAL_HOST.fullmatch(headers.get("host", "")):
             # A page elsewhere may have its own name resolved to this host: then the name gives it away.
             return Denied(403, "This address serves its own host only: ask it as 127.0.0.1 or localhost.")
         return None
@@ -84,13 +86,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _host_name(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _same_origin(headers: Mapping[str, str]) -> bool:

@@ -13,6 +13,8 @@ from typing import Final
 
 MAX_MESSAGE: Final = 64 * 1024
 """The largest message a client may send: 1,024 long stream names. A larger one ends the connection."""
+MAX_FRAGMENTS: Final = 256
+"""Fragments of one message: empty ones would cost memory without ever filling it."""
 MAX_CONTROL: Final = 125
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -90,6 +92,7 @@ class Reader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._parts: list[bytes] = []
+        self._size = 0
         self._kind: Opcode | None = None
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -129,7 +132,7 @@ class Reader:
             if len(buffer) < start:
                 return None
             size = int.from_bytes(buffer[2:start], "big")
-        if size + sum(map(len, self._parts)) > MAX_MESSAGE:
+        if size + self._size > MAX_MESSAGE or len(self._parts) >= MAX_FRAGMENTS:
             raise ProtocolError(CloseCode.TOO_BIG, "message too big")
         end = start + 4 + size
         if len(buffer) < end:
@@ -146,10 +149,11 @@ class Reader:
         if self._kind is None:
             self._kind = opcode
         self._parts.append(payload)
+        self._size += len(payload)
         if not final:
             return None
         message = Message(self._kind, b"".join(self._parts))
-        self._parts, self._kind = [], None
+        self._parts, self._size, self._kind = [], 0, None
         return message
 
 

@@ -3,17 +3,17 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
 from litestar.types import ASGIApp
 
+from klagg.serve.connection import MAX_CONNECTIONS, Connection
 from klagg.serve.gate import Gate
 from klagg.serve.socket import StreamSocket
 
-MAX_REQUESTS: Final = 1_000
-"""Requests and connections at a time beside the WebSockets; more get 503."""
 MAX_HEAD: Final = 16 * 1024
 """Bytes of a request's line and headers."""
 KEEP_ALIVE_S: Final = 75
@@ -44,7 +44,7 @@ class Server:
         self._server = _Quiet(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Connection,
                 ws=stream_socket,  # type: ignore[arg-type]
                 lifespan="off",
                 log_config=None,
@@ -52,7 +52,7 @@ class Server:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MAX_REQUESTS,
+                limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=LAST_ANSWERS_S,
                 h11_max_incomplete_event_size=MAX_HEAD,
@@ -82,3 +82,7 @@ class Server:
         while True:
             await asyncio.sleep(KEEP_TIME_S)
             self._gate.keep_time()
+            now_s = time.monotonic()
+            for connection in tuple(self._server.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.keep_time(now_s)

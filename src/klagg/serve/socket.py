@@ -35,7 +35,7 @@ class StreamSocket(asyncio.Protocol):
         self._bucket = Bucket(10, 15)
         self._market = Market.USDM
         self._pinged_s = self._ponged_s = 0.0
-        self._closing = False
+        self._closing = self._deaf = False
         self._unit = 1
 
     @property
@@ -55,11 +55,16 @@ class StreamSocket(asyncio.Protocol):
         if self._control is None and self._talk is None:
             self._open(data)
             return
+        if self._deaf:
+            return
         try:
             for message in self._reader.feed(data):
                 if not self._closing:
                     self._take(message)
+                elif message.opcode is Opcode.CLOSE and self._transport is not None:
+                    self._transport.close()
         except ProtocolError as error:
+            self._deaf = True
             self.close(error.code, error.reason)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever ended it
@@ -80,7 +85,11 @@ class StreamSocket(asyncio.Protocol):
 
     def _open(self, request: bytes) -> None:
         target, headers = _parsed(request)
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            self._refuse(400, "The address cannot be read.")
+            return
         denied = self._gate.access.denied(parts.path, headers, websocket=True)
         token = accept_token(headers.get("sec-websocket-key", ""))
         names = [unquote(part) for part in parts.path.split("/") if part]
@@ -151,6 +160,7 @@ class StreamSocket(asyncio.Protocol):
         )
         if self._transport is not None:
             self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_PATIENCE_S, self._transport.abort)
 
     # Messages
 
@@ -204,12 +214,16 @@ class StreamSocket(asyncio.Protocol):
             self._write(frames)
 
     def close(self, code: CloseCode, reason: str = "") -> None:
-        """Say why, and end: what is left is sent for a bounded time."""
+        """Say why, and end with the client's answer, or after a bounded time.
+
+        An end before the client's bytes are read would reset the connection, and the client might never see why.
+        """
         if self._closing or self._transport is None:
             return
         self._closing = True
         self._write(close_frame(code, reason))
-        self._transport.close()
+        if code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
+            self._transport.close()
         asyncio.get_running_loop().call_later(CLOSE_PATIENCE_S, self._transport.abort)
 
     def keep_time(self, now_s: float) -> None:
