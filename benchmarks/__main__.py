@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import (
     document,
+    export_rates,
     nautilus,
     p1_apply,
     p2_single,
@@ -34,6 +35,7 @@ FIGURES: tuple[Figure, ...] = (
     p11_archive.FIGURE,
     p12_serving.FIGURE,
     repair_outage.FIGURE,
+    export_rates.FIGURE,
 )
 
 

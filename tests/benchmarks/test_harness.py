@@ -10,7 +10,7 @@ import pytest
 from klagg.cli import main
 
 CHECKOUT = Path(__file__).parents[2]
-CHEAP = ("P2", "P5", "P7", "P8", "P12", "R1")
+CHEAP = ("P2", "P5", "P7", "P8", "P12", "R1", "E1")
 FIELDS = {"id", "name", "value", "unit", "goal", "met", "peer", "limit", "samples", "spread", "note"}
 
 
