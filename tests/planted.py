@@ -8,7 +8,9 @@ import json
 import random
 import sqlite3
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -28,9 +30,9 @@ HOUR = 60 * MINUTE
 UPTO = T0 + 26 * HOUR
 NOW = UPTO + 30 * MINUTE
 KEPT = tuple(BY_NAME[name] for name in ("1m", "5m", "30m", "1h", "4h", "1d", "1w"))
-LISTED = T0 + 10 * HOUR + 17 * MINUTE
+LISTED = T0 + 21 * HOUR + 17 * MINUTE
 RETIRED = T0 + 20 * HOUR + 4 * MINUTE
-FINER = T0 + 12 * HOUR + 3 * MINUTE
+FINER = T0 + 22 * HOUR + 3 * MINUTE
 OUTAGE = range(T0 + 14 * HOUR + 10 * MINUTE, T0 + 14 * HOUR + 20 * MINUTE, MINUTE)
 UNVERIFIED = UPTO - 8 * MINUTE
 
@@ -70,18 +72,17 @@ class Exchange:
 
 def exchanges() -> dict[Market, Exchange]:
     """Both markets: a busy symbol, a quiet one, one whose price gets finer, a newcomer, one that has left, an outage."""
-    chance = random.Random(7)
 
     def symbol(name: str, born_ms: int = T0, until_ms: int = NOW, rate: float = 2) -> Symbol:
         one = Symbol(name, rate, 70_000, 2, 3, born_ms)
-        one.make_history(until_ms, chance)
+        one.make_history(until_ms, random.Random(f"{name} 7"))
         return one
 
     finer = symbol("FINERUSDT", born_ms=FINER - 3 * HOUR, until_ms=FINER)
     finer.finer()
     price = finer.price
     later = Symbol("FINERUSDT", 2, price + 7, 3, 3, FINER, trade_id=finer.trade_id)
-    later.make_history(NOW, chance)
+    later.make_history(NOW, random.Random("later 7"))
     finer.minutes |= later.minutes
     usdm = [
         symbol("BTCUSDT"),
@@ -130,6 +131,16 @@ def minutes_of(exchange: Exchange, name: str) -> Candles:
         lost["first_id"] = lost["last_id"] = -1
         rows = np.sort(np.concatenate([rows, lost]), order="open_ms")
     return rows
+
+
+@cache
+def clean() -> tuple[bytes, dict[Market, Exchange]]:
+    """The clean database's file, and its exchange; made once."""
+    markets = exchanges()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "klagg.db"
+        make(path, markets)
+        return path.read_bytes(), markets
 
 
 def make(path: Path, markets: dict[Market, Exchange]) -> None:

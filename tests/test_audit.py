@@ -26,7 +26,8 @@ from klagg.service.auditing import AuditPlan, AuditStats, ContinuousAudit, audit
 from klagg.service.recent import Recent
 from klagg.store import open_store
 from klagg.store.thread import StoreThread
-from planted import BTC, KEPT, LISTED, NOW, T0, UPTO, Exchange, exchanges, make, row, series
+from planted import BTC, KEPT, LISTED, NOW, T0, UPTO, Exchange, row, series
+from planted import clean as planted_clean
 
 FIELDS = {
     "open": ("open", 0),
@@ -134,8 +135,8 @@ def test_samples_are_the_same_for_the_same_seed_and_lie_within_what_is_held() ->
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Market, Exchange]]:
     path = tmp_path_factory.mktemp("clean") / "klagg.db"
-    markets = exchanges()
-    make(path, markets)
+    content, markets = planted_clean()
+    path.write_bytes(content)
     return path, markets
 
 
