@@ -47,7 +47,9 @@ class JudgeVenue:
         self.peers: set[Peer] = set()
         self.limit = 6_000 if market == "spot" else 2_400
         self._chance = random.Random(seed)
-        self._base_s = time.monotonic()
+        self._base_s: float | None = None
+        self._asked = asyncio.Event()
+        """A service has begun to ask: until then the time stands at the start, however long a process takes to begin."""
         self._moved: set[str] = set()
         self._banned_until_ms = 0
         self._bans_left = [start_ms + 60_000, start_ms + 230_000]
@@ -80,7 +82,7 @@ class JudgeVenue:
         add("YOUNGUSDT", 1, born_ms=start_ms - 97 * MINUTE - 23_456)
         add("GOINGUSDT", 1)
         add("AWAYUSDT", 1)
-        add("SHYUSDT", 1, refused_until_ms=start_ms + 120_000)
+        add("SHYUSDT", 1, refused_until_ms=start_ms + 12_000)
         add("SOONUSDT", 1, status="PENDING_TRADING", born_ms=start_ms + 150_000)
         if self.market == "spot":
             gap = add("OUTAGEUSDT", 1)
@@ -90,10 +92,13 @@ class JudgeVenue:
 
     @property
     def now_ms(self) -> int:
+        if self._base_s is None:
+            return self.start_ms
         return self.start_ms + int((time.monotonic() - self._base_s) * 1_000 * self.speed)
 
     async def until(self, after_s: float) -> None:
         """Wait until that many exchange seconds after the start."""
+        await self._asked.wait()
         left_ms = self.start_ms + after_s * 1_000 - self.now_ms
         await asyncio.sleep(max(left_ms, 0) / 1_000 / self.speed)
 
@@ -127,6 +132,9 @@ class JudgeVenue:
     # REST
 
     async def _rest(self, request: web.Request) -> web.StreamResponse:
+        if self._base_s is None:
+            self._base_s = time.monotonic()
+            self._asked.set()
         now_ms, what, query = self.now_ms, request.match_info["what"], request.query
         limit = int(query.get("limit", 500))
         ladder = 1 if limit <= 100 else 2 if limit <= 500 else 5
@@ -343,8 +351,10 @@ class JudgeVenue:
         self._cast("!miniTicker@arr", [*rows, *([other] if self.market == "usdm" else [])])
 
     async def _happen(self) -> None:
-        """What befalls the market, in exchange seconds after the start."""
+        """What befalls the market, in exchange seconds after the start; nothing while a service that is slow to begin has no streams."""
         await self.until(70)
+        while not any(peer.names for peer in self.peers):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(TICK_S / self.speed)
         for peer in tuple(self.peers):
             peer.request.transport.abort()
         await self.until(90)
