@@ -305,6 +305,8 @@ export class App implements FeedListener {
     this.list.show(told.symbols);
     // Thousands of rows are megabytes: those in sight move by the feed, and every boundary asks anew.
     this.polls.overview.everyMs = Math.min(OVERVIEW_MOST_MS, Math.max(OVERVIEW_MS, told.symbols.length * 5));
+    if (this.scales.size === 0) await this.askSymbols();
+    for (const pane of this.panes) pane.loadMissing();
     if (told.symbols.length === 0 || this.choice.panes.every((pane) => pane.symbol)) return;
     const known = told.symbols.some((row) => row.symbol === FAVOURITE) ? FAVOURITE : this.list.firstSymbol;
     for (const pane of this.choice.panes) pane.symbol ||= known ?? "";

@@ -24,6 +24,13 @@ export class Series {
     this.sorted = [];
   }
 
+  /** Forgets the oldest candles past the bound, once they are some: a page that is open for weeks. True if it did. */
+  trim(): boolean {
+    if (this.sorted.length <= KEPT * 1.1) return false;
+    this.sorted = this.sorted.slice(-KEPT);
+    return true;
+  }
+
   /** The place of the first candle that opens at `openMs` or later. */
   place(openMs: number): number {
     let low = 0;

@@ -69,7 +69,8 @@ export class Events {
   }
 
   private add(lines: readonly Line[]): void {
-    const fresh = lines.filter((line) => !this.known.has(line.key));
+    const oldest = this.lines.length >= KEPT ? (this.lines.at(-1)?.atMs ?? 0) : Number.NEGATIVE_INFINITY;
+    const fresh = lines.filter((line) => line.atMs > oldest && !this.known.has(line.key));
     if (fresh.length === 0) return;
     for (const line of fresh) this.known.add(line.key);
     this.lines = [...this.lines, ...fresh].sort((a, b) => b.atMs - a.atMs);

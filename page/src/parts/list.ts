@@ -30,8 +30,8 @@ interface RowView {
   readonly volume: HTMLElement;
   readonly line: SVGPathElement;
   readonly state: HTMLElement;
+  /** What it shows, in short. */
   shows: string;
-  price: string;
 }
 
 export class SymbolList {
@@ -131,7 +131,6 @@ export class SymbolList {
 
   toggleStar(symbol: string): void {
     this.host.stars().toggle(symbol);
-    for (const view of this.views) view.shows = "";
     this.rearrange(false);
   }
 
@@ -255,7 +254,7 @@ export class SymbolList {
       h("div", { role: "gridcell", class: "spark-cell" }, svg),
       state,
     );
-    const view: RowView = { element, star, symbol, last, change, volume, line, state, shows: "", price: "" };
+    const view: RowView = { element, star, symbol, last, change, volume, line, state, shows: "" };
     on(star, "click", (event) => {
       event.stopPropagation();
       this.toggleStar(view.symbol.textContent ?? "");
@@ -271,14 +270,11 @@ export class SymbolList {
     if (element.style.transform !== place) element.style.transform = place;
     const chosen = row.symbol === this.selected;
     set(element, { id: `row-${index}`, "aria-rowindex": index + 2, "aria-selected": String(chosen) });
-    const price = this.live.get(row.symbol)?.close ?? row.last ?? "–";
-    if (view.price !== price || view.shows !== keyOf(row)) {
-      text(view.last, price);
-      view.price = price;
-    }
-    if (view.shows === keyOf(row)) return;
-    view.shows = keyOf(row);
+    text(view.last, this.live.get(row.symbol)?.close ?? row.last ?? "–");
     const starred = this.host.stars().has(row.symbol);
+    const shows = keyOf(row, starred);
+    if (view.shows === shows) return;
+    view.shows = shows;
     text(view.symbol, row.symbol);
     set(view.symbol, { title: row.symbol });
     text(view.star, starred ? "★" : "☆");
@@ -317,9 +313,9 @@ export class SymbolList {
 }
 
 /** Whether what a row shows, but for its price, is still the same. */
-function keyOf(row: OverviewRow): string {
+function keyOf(row: OverviewRow, starred: boolean): string {
   const { symbol, status, change_24h_pct: change, quote_volume_24h: volume, pending, last_minute_ms: minute, spark } = row;
-  return `${symbol}|${status}|${change}|${volume}|${pending}|${minute}|${spark.length}|${spark.at(-1)}`;
+  return `${symbol}|${starred}|${status}|${change}|${volume}|${pending}|${minute}|${spark.length}|${spark.at(-1)}`;
 }
 
 const signOf = (value: number | null): string => (value === null || value === 0 ? "" : value > 0 ? "up" : "down");

@@ -147,7 +147,14 @@ export class ChartPane implements DrawingListener {
       this.say(this.series.last ? "" : t("noCandles", { symbol, interval }));
     } catch (error) {
       if (!mine.signal.aborted) this.failed(error);
+    } finally {
+      if (this.loading === mine) this.loading = null;
     }
+  }
+
+  /** Ask again where there is nothing yet: klagg may have been starting. */
+  loadMissing(): void {
+    if (!this.series.last && !this.loading) void this.load();
   }
 
   async wantsOlder(): Promise<void> {
@@ -181,6 +188,7 @@ export class ChartPane implements DrawingListener {
     }
     if (!this.series.take(candle)) return;
     this.drawing.update(candle, candle.open_time_ms < last.open_time_ms);
+    if (this.series.trim()) this.draw(false);
     if (this.inspectedMs === null || this.inspectedMs === candle.open_time_ms) this.sayLegend();
   }
 
