@@ -12,6 +12,7 @@ from klagg.config.settings import Settings
 from klagg.errors import KlaggError, StoreError
 from klagg.model import Market
 from klagg.service import market as market_module
+from klagg.service.market import joined_late
 from klagg.service.run import Service, serve_until
 from klagg.sim import ExchangeSettings, OfflineExchange
 from klagg.store import open_store
@@ -91,3 +92,11 @@ async def test_a_database_that_was_there_stays(tmp_path: Path) -> None:
     with pytest.raises(KlaggError, match="cannot be read"):
         await serve_until(nobody(tmp_path / "k.db"), asyncio.Event())
     assert (tmp_path / "k.db").exists()
+
+
+def test_who_began_after_the_market_within_the_last_day_joined_late() -> None:
+    day, now = 86_400_000, 10 * 86_400_000
+    begun = {1: 3 * day, 2: 3 * day, 3: now - day, 4: now - day - 60_000, 5: now - 60_000}
+    assert joined_late(begun, now) == {3: now - day, 5: now - 60_000}
+    assert joined_late({1: now, 2: now}, now) == {}
+    assert joined_late({}, now) == {}

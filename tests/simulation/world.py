@@ -275,7 +275,7 @@ class World:
         while True:
             await asyncio.sleep(LOOK_S)
             since_s = self.timeline.now_s - self.plan.end_s
-            if since_s < QUIET_S or self._instants or service.markets[0].boundary_ms <= self._end_ms:
+            if since_s < QUIET_S or self._instants or (disk.store.closed_upto(market) or 0) <= self._end_ms:
                 continue
             waiting = disk.store.unverified(market, before_ms=self._end_ms, limit=1_000)
             names = {stored.id: stored.instrument.symbol for stored in disk.store.instruments()}

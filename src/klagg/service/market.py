@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +24,7 @@ from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
 from klagg.exchange.transport import SOCKETS, Transport
-from klagg.interval import MINUTE, MINUTE_MS
+from klagg.interval import DAY_MS, MINUTE, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
 from klagg.repair.holes import Holes
@@ -69,6 +69,16 @@ def owner_name() -> str:
 def is_active(instrument: Instrument) -> bool:
     """Whether candles are made of an instrument now: it trades, or may trade again."""
     return instrument.status in {Status.TRADING, Status.HALTED}
+
+
+def joined_late(begun: Mapping[int, int], boundary_ms: int) -> dict[int, int]:
+    """The instruments whose candles began after the market's first, within the last day, and where they did.
+
+    The process may have ended between their activation and the fetch of what passed since their listing: it is looked at
+    again, for one request each.
+    """
+    first_ms = min(begun.values(), default=0)
+    return {number: at_ms for number, at_ms in begun.items() if max(first_ms, boundary_ms - DAY_MS - 1) < at_ms}
 
 
 class MarketService:
@@ -294,6 +304,11 @@ class MarketService:
         if self._closed_before_ms(claim) or self.settings.history_ms == 0:
             # Listed since the last run: what passed since then is theirs too; and without a history, what their running candles had.
             self.listings.newcomers.update({ids[instrument.symbol]: boundary_ms for instrument in new})
+        first = await self._store.call(store.first_minutes, self.market)
+        begun = {
+            ids[symbol]: first.get(ids[symbol], seed.boundary_ms) for symbol, seed in seeds.items() if symbol in ids
+        }
+        self.listings.newcomers.update(joined_late(begun, boundary_ms))
         seeds.update(await seeds_by_rest(self.rest, new, boundary_ms, self.recent))
         for instrument in chosen:
             if instrument.symbol in seeds:

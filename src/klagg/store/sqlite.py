@@ -556,6 +556,15 @@ class SqliteStore:
         )
         return row[0] if row else None
 
+    def first_minutes(self, market: Market) -> dict[int, int]:
+        """The open of the oldest closed minute of each instrument that has one (one seek an instrument)."""
+        rows = self._database.rows(
+            f"SELECT i.id, (SELECT min(open_ms) FROM candle WHERE series = i.id * {SERIES_INTERVALS} + {MINUTE.code}) AS first "
+            "FROM instrument i WHERE i.market = ? AND first IS NOT NULL",
+            (market.value,),
+        )
+        return dict(rows)
+
     def gaps(self, market: Market) -> list[Gap]:
         """The spans that could not be kept and are not settled yet, oldest first."""
         return gaps.open_gaps(self._database, market)
