@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Iterable
 
 from klagg.repair.patience import Key
-from klagg.repair.plan import Fetch
+from klagg.repair.plan import Fetch, Why
 
 
 class Agenda:
-    """The fetches of one plan, newest first, taken one by one; nothing is on its way twice."""
+    """The fetches of one plan, the comparison at leisure last, newest first, taken one by one; nothing is on its way twice."""
 
     def __init__(self) -> None:
         self._next: deque[Fetch] = deque()
@@ -39,9 +39,9 @@ class Agenda:
         return left
 
     def put(self, fetches: Iterable[Fetch]) -> None:
-        """Have these asked for, newest first."""
+        """Have these asked for, newest first; what is compared at leisure waits for all others."""
         fresh = [fetch for fetch in fetches if fetch not in self._flying]
-        self._next.extend(sorted(fresh, key=lambda fetch: -fetch.end_ms))
+        self._next.extend(sorted(fresh, key=lambda fetch: (fetch.why is Why.LEISURE, -fetch.end_ms)))
         self._turn()
 
     async def next(self) -> Fetch:
