@@ -17,6 +17,7 @@ from klagg.interval import MINUTE_MS
 from klagg.serve.feed import feed as feed_module
 from klagg.serve.feed.asked import asked
 from klagg.serve.native.problem import Problem
+from klagg.store import open_store
 from serve.fakes import FakeLive
 from serve_native.rig import START_MS, SYMBOLS, Owner, Rig, served
 
@@ -221,6 +222,43 @@ async def test_server_sent_events_go_on_after_the_last_event_id(pair: tuple[Owne
     assert all(number == event["seq"] for number, event in first)
     _, *rest = await sse(rig, len(events) - 19, {"Last-Event-ID": str(first[-1][0])}, since=3)
     assert [event for _, event in rest] == events[20:]
+
+
+async def test_a_slow_reader_of_server_sent_events_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_module, "MAX_WAITING", 20_000)
+    owner = Owner(tmp_path / "klagg.db", tuple(f"S{n}USDT" for n in range(100)))
+    owner.close()
+    async with served(owner.path) as rig:
+        quick = Consumer()
+        listening = asyncio.create_task(quick.listen(rig.base))
+        response = await rig.http.get(f"http://{rig.base}/v1/feed?candles=true")
+        transport = response.connection.transport  # type: ignore[union-attr]
+        transport.pause_reading()  # type: ignore[union-attr]
+        for _ in range(120):
+            owner.close()
+            await asyncio.sleep(0)
+        await quick.until(logged(owner)[-1]["seq"])
+        transport.resume_reading()  # type: ignore[union-attr]
+        data = [json.loads(line[6:]) for line in (await response.text()).splitlines() if line.startswith("data: ")]
+        *events, cut = [event for event in data if event["kind"] not in ("hello", "beat")]
+        assert (cut["kind"], cut["reason"], cut["from_seq"]) == ("cut", "too slow", events[-1]["seq"])
+        expected = logged(owner, events[0]["seq"] - 1)[: len(events)]
+        assert [event["seq"] for event in events] == [event["seq"] for event in expected]
+        listening.cancel()
+    owner.store.close()
+
+
+async def test_a_database_without_symbols_is_no_fault(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "klagg.db"), mode="create").close()
+    async with served(tmp_path / "klagg.db") as rig:
+        assert (await rig.get("/v1/events", symbols="BTCUSDT"))["events"] == []
+        assert (await rig.get("/v1/status"))["missing"] == ["the database holds no candles"]
+        for path in ("/v1/candles?symbols=*", "/v1/overview", "/udf/symbols?symbol=A"):
+            await rig.get(path, 404)
+        hello = (await sse(rig, 1, symbols="BTCUSDT"))[0][1]
+        assert (hello["kind"], hello["seq"]) == ("hello", 0)
+        async with rig.http.ws_connect(f"ws://{rig.base}/v1/feed?open=true") as socket:
+            assert (await socket.receive_json())["kind"] == "hello"
 
 
 async def test_filters_leave_out_what_is_not_wanted(pair: tuple[Owner, Rig]) -> None:

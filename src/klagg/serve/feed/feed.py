@@ -1,6 +1,7 @@
 """One reader of the log for all who listen, and for each who is behind pages of its own until it has caught up."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import structlog
 from klagg import __version__
 from klagg.clock import Clock
 from klagg.errors import StoreError
+from klagg.model import Market
 from klagg.serve.feed.filter import Filter
 from klagg.serve.feed.page import Form, Page
 from klagg.serve.feed.source import Log
@@ -33,6 +35,8 @@ PATIENCE_S: Final = 30.0
 REMEMBERED: Final = 40
 """Newest pages kept for readers who come back: minutes of a whole market. Older ones are read again."""
 RETRY_S: Final = 1.0
+AT_ONCE: Final = 100
+"""Readers that are written to between two turns of the loop: some 2 ms where each has a filter of its own."""
 
 
 class Sink(Protocol):
@@ -96,6 +100,7 @@ class Feed:
         self._readers: set[Reader] = set()
         self._remembered: deque[Page] = deque(maxlen=REMEMBERED)
         self._news = asyncio.Event()
+        self._history = asyncio.Semaphore(1)
         self._tasks: asyncio.TaskGroup | None = None
         self.position = 0
         """The number up to which everything has been handed out."""
@@ -181,34 +186,40 @@ class Feed:
             self.oldest_seq = page.oldest_seq
             if page.upto_seq > self.position:
                 self._remembered.append(page)
-                self._hand_out(page)
+                await self._hand_out(page)
             if page.upto_seq >= page.newest_seq:
                 self.looks_done = begun
                 return
 
-    def _hand_out(self, page: Page) -> None:
+    async def _hand_out(self, page: Page) -> None:
         """Write a page to all who are up to date; equal filters get the very same bytes."""
         self.position = page.upto_seq
         made: dict[tuple[Filter, Form, bool], bytes] = {}
-        for reader in tuple(self._readers):
-            if not reader.is_live:
-                continue
-            if reader.position < page.after_seq or (reader.full and not page.full):
-                # It came while the page was read, or missed the last one by a mistake of ours: it reads by itself.
-                reader.is_live = False
-                assert self._tasks is not None
-                self._tasks.create_task(self._catch_up(reader))
-                continue
-            key = reader.wanted, reader.sink.form, reader.full
-            data = made.get(key)
-            if data is None:
-                data = made[key] = _bytes(page, *key)
-            if data and reader.sink.waiting > MAX_WAITING:
-                self._cut(reader)
-            else:
-                if data:
-                    reader.sink.write(data)
-                reader.position = page.upto_seq
+        for number, reader in enumerate(tuple(self._readers), 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # One who came or caught up meanwhile has read this page by itself.
+            if reader.is_live and reader in self._readers and reader.position < page.upto_seq:
+                self._hand(reader, page, made)
+
+    def _hand(self, reader: Reader, page: Page, made: dict[tuple[Filter, Form, bool], bytes]) -> None:
+        """Write a page to one who is up to date."""
+        if reader.position < page.after_seq or (reader.full and not page.full):
+            # It came while the page was read, or missed the last one by a mistake of ours: it reads by itself.
+            reader.is_live = False
+            assert self._tasks is not None
+            self._tasks.create_task(self._catch_up(reader))
+            return
+        key = reader.wanted, reader.sink.form, reader.full
+        data = made.get(key)
+        if data is None:
+            data = made[key] = _bytes(page, *key)
+        if data and reader.sink.waiting > MAX_WAITING:
+            self._cut(reader)
+            return
+        if data:
+            reader.sink.write(data)
+        reader.position = page.upto_seq
 
     def _cut(self, reader: Reader) -> None:
         """End a reader that does not read, and tell it from where to go on."""
@@ -229,9 +240,7 @@ class Feed:
                 reader.is_live = True
                 return
             try:
-                page = self._known(reader) or await self._source.page(
-                    reader.position, PAGE, reader.wanted.market, full=reader.full
-                )
+                page = self._known(reader) or await self._history_page(reader)
             except Exception as error:  # noqa: BLE001 - one reader's trouble is not that of all
                 failures += 1
                 if failures == 1:
@@ -250,6 +259,14 @@ class Feed:
                 if reader in self._readers:
                     self._cut(reader)
                 return
+
+    async def _history_page(self, reader: Reader) -> Page:
+        """A page of the past, one at a time for all readers together, and with as long a pause as it took to make."""
+        async with self._history:
+            begun_s = time.monotonic()
+            page = await self._source.page(reader.position, PAGE, reader.wanted.market, full=reader.full)
+            await asyncio.sleep(time.monotonic() - begun_s)
+            return page
 
     def _known(self, reader: Reader) -> Page | None:
         """A remembered page that holds what comes next."""
@@ -284,7 +301,7 @@ class Feed:
     async def _beat(self) -> None:
         while True:
             await self._clock.sleep(BEAT_S)
-            now_ms = self._live.now_ms(self._live.markets[0])
+            now_ms = self._live.now_ms(next(iter(self._live.markets), Market.USDM))
             for reader in tuple(self._readers):
                 if reader.sink.waiting <= MAX_WAITING:
                     reader.say({"kind": "beat", "now_ms": now_ms, "seq": reader.position}, reader.position)

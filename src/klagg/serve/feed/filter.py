@@ -71,7 +71,9 @@ def filter_of(live: Live, query: Mapping[str, str | None]) -> Filter:
 
     """
     market = _market(live, query.get("market"))
-    symbols, globs = symbol_filter(query.get("symbols") or query.get("symbol"), market or live.markets[0])
+    symbols, globs = symbol_filter(
+        query.get("symbols") or query.get("symbol"), market or next(iter(live.markets), Market.USDM)
+    )
     intervals = interval_filter(query.get("intervals") or query.get("interval"))
     return Filter(market, symbols, globs, intervals, _kinds(query.get("kinds")))
 

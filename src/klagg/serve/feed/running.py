@@ -100,7 +100,9 @@ class RunningPushes:
         series, found = [], []
         loads = LOADED_AT_ONCE
         assert self._listings is not None
-        for place, number in np.argwhere(changed[:, columns]).tolist():
+        for turn, (place, number) in enumerate(np.argwhere(changed[:, columns]).tolist(), 1):
+            if turn % AT_ONCE == 0:
+                await asyncio.sleep(0)
             row, column = rows[place], columns[number]
             candle = running[place, :1]
             if kept[column] is not MINUTE:
@@ -121,6 +123,10 @@ class RunningPushes:
             chosen = np.array(series[start : start + AT_ONCE], np.int64)
             fresh |= self._messages(chosen, joined([np.ascontiguousarray(c) for c in found[start : start + AT_ONCE]]))
             await asyncio.sleep(0)
+        if self._live.durable_ms(self._market) != durable_ms:
+            # These minutes have closed meanwhile: all that runs now is news.
+            self._pushed[:] = 0
+            return
         self._send(readers, fresh, durable_ms)
 
     def _messages(self, series: Ints, candles: Candles) -> dict[tuple[str, str], bytes]:

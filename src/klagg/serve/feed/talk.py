@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from klagg.model import Market
 from klagg.serve.feed.asked import Asked, asked
 from klagg.serve.feed.feed import LOW_WAITING, Feed, Reader, Running
 from klagg.serve.feed.filter import Filter, interval_filter, symbol_filter
@@ -35,7 +36,7 @@ class FeedTalk:
     def __init__(self, feed: Feed, live: Live, wire: Wire, asked_for: Asked) -> None:
         self._feed = feed
         self._wire = wire
-        self._market = asked_for.wanted.market or live.markets[0]
+        self._market = asked_for.wanted.market or next(iter(live.markets), Market.USDM)
         self._room = asyncio.Event()
         self._reader = Reader(asked_for.wanted, self, full=asked_for.full)
         self._reader.running = Running(asked_for.wanted) if asked_for.with_running else None
