@@ -14,9 +14,11 @@ import pytest
 from klagg.interval import MINUTE_MS
 from klagg.model import Market
 from klagg.serve import connection as connection_module
+from klagg.serve import server as server_module
 from klagg.serve import socket as socket_module
 from klagg.serve.access import Access
 from klagg.serve.frames import MAX_FRAGMENTS, Opcode
+from klagg.serve.limits import OWN_FILES
 from serve.fakes import START_MS, candle
 from serve.test_address import TOKEN, Rig, open_rig
 
@@ -198,7 +200,7 @@ async def test_an_answer_that_is_not_read_is_given_up() -> None:
 
 
 async def test_connections_beyond_the_bound_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "MAX_CONNECTIONS", 50)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 50)
     async with open_rig() as rig, contextlib.AsyncExitStack() as many:
         await healthy(rig)
         for _ in range(49):
@@ -211,6 +213,22 @@ async def test_connections_beyond_the_bound_are_told_so(monkeypatch: pytest.Monk
         await healthy(rig)  # on a connection that is there already
         time_passes(rig, connection_module.ASK_S + 1)
         await until(lambda: connections(rig) <= 1)
+
+
+async def test_where_the_system_allows_few_files_clients_may_hold_fewer_than_it_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allowed = 316
+    monkeypatch.setattr(server_module, "open_files", lambda wanted: min(wanted, allowed))
+    async with open_rig() as rig, contextlib.AsyncExitStack() as many:
+        await healthy(rig)
+        for _ in range(allowed - OWN_FILES):
+            await many.enter_async_context(raw(rig))
+        await healthy(rig)
+        most = rig.address._server._server.config.limit_concurrency
+        assert most is not None
+        assert 0 < most - 1 + rig.address.gate.max_sockets <= allowed - OWN_FILES
+        await until(lambda: connections(rig) == most - 1)
 
 
 async def test_streams_beyond_the_bound_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

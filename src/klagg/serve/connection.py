@@ -10,12 +10,12 @@ from typing import Final, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-MAX_CONNECTIONS: Final = 1_000
-"""HTTP connections at a time, busy or not; another is told 503 and closed."""
 ASK_S: Final = 20.0
 """How long a client may take for its request, from its connection or its first byte on."""
 TAKE_S: Final = 30.0
 """How long a client may leave unread what was sent to it."""
+REFUSED_S: Final = 5.0
+"""How long a client that is refused may take to read so."""
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 49\r\nRetry-After: 5\r\n"
     b'Connection: close\r\n\r\n{"code":-1003,"msg":"Too many connections open."}'
@@ -34,9 +34,13 @@ class Connection(H11Protocol):
         """Begin, or refuse it at once."""
         super().connection_made(transport)
         self._asks_since_s = time.monotonic()
-        if len(self.connections) > MAX_CONNECTIONS:
+        assert self.limit_concurrency is not None
+        if len(self.connections) >= self.limit_concurrency:
+            # Not one of them: with all places taken, uvicorn refuses the requests of those that have one.
+            self.connections.discard(self)
             transport.write(_FULL)
             transport.close()
+            self.loop.call_later(REFUSED_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """A piece of a request."""

@@ -75,6 +75,7 @@ class Gate:
         self.unrouted = unrouted
         self.now_ms = now_ms
         self.sockets: set[Socket] = set()
+        self.max_sockets = MAX_SOCKETS
         self.doors: dict[str, Door] = {}
         """By path: who takes WebSockets beside the exchange's streams."""
         self.cut = 0
@@ -83,7 +84,7 @@ class Gate:
     @property
     def has_room(self) -> bool:
         """Whether another WebSocket may come."""
-        return len(self.sockets) < MAX_SOCKETS
+        return len(self.sockets) < self.max_sockets
 
     @staticmethod
     def now_s() -> float:

@@ -1,5 +1,7 @@
-"""What a client may ask for: request weight per minute, and messages per second."""
+"""What a client may ask for: request weight per minute, messages per second, and what the system lets all of them hold open."""
 
+import contextlib
+import sys
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +12,24 @@ MAX_WEIGHT: Final = 60_000
 themselves by the exchange's limit, and this one only keeps a runaway from starving the others. Past it a request gets 429."""
 MAX_CLIENTS: Final = 10_000
 """Addresses whose weight is counted at a time; when full the counting begins anew, in favour of the clients."""
+
+OWN_FILES: Final = 256
+"""Files and sockets that the service itself needs: databases, connections to the exchange."""
+
+
+def open_files(wanted: int) -> int:
+    """Ask the system for so many open files and sockets; how many it allows."""
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return wanted if soft == resource.RLIM_INFINITY else soft
 
 
 class Weights:

@@ -7,19 +7,37 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+import structlog
 import uvicorn
 from litestar.types import ASGIApp
 
-from klagg.serve.connection import MAX_CONNECTIONS, Connection
+from klagg.serve.connection import Connection
 from klagg.serve.gate import Gate
+from klagg.serve.limits import OWN_FILES, open_files
 from klagg.serve.socket import StreamSocket
 
+log = structlog.get_logger()
+
+MAX_CONNECTIONS: Final = 1_000
+"""HTTP connections at a time, busy or not; another is told 503 and closed."""
 MAX_HEAD: Final = 16 * 1024
 """Bytes of a request's line and headers."""
 KEEP_ALIVE_S: Final = 75
 LAST_ANSWERS_S: Final = 2
 """How long the end waits for answers that are under way."""
 KEEP_TIME_S: Final = 5.0
+
+
+def _share_files(gate: Gate) -> int:
+    """Keep what clients may hold open within what the system allows, so that the service never runs out; how many HTTP connections."""
+    wanted = gate.max_sockets + MAX_CONNECTIONS
+    files = open_files(wanted + OWN_FILES)
+    share = min(1.0, max(files - OWN_FILES, 0) / wanted)
+    if share == 1:
+        return MAX_CONNECTIONS
+    gate.max_sockets, connections = int(gate.max_sockets * share), max(int(MAX_CONNECTIONS * share), 2)
+    log.warning("serve.few_files", allowed=files, websockets=gate.max_sockets, connections=connections)
+    return connections
 
 
 class _Quiet(uvicorn.Server):
@@ -37,6 +55,7 @@ class Server:
     def __init__(self, app: ASGIApp, gate: Gate, bound: socket.socket) -> None:
         self._gate = gate
         self._bound = bound
+        most = _share_files(gate)
 
         def stream_socket(**_: Any) -> StreamSocket:  # noqa: ANN401 - what uvicorn hands to every protocol
             return StreamSocket(gate)
@@ -52,7 +71,7 @@ class Server:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MAX_CONNECTIONS,
+                limit_concurrency=most + 1,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=LAST_ANSWERS_S,
                 h11_max_incomplete_event_size=MAX_HEAD,
