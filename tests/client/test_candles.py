@@ -77,6 +77,8 @@ def test_they_are_what_the_view_says(served: Served, reader: klagg.Reader) -> No
 def test_long_answers_come_in_pages(
     database: klagg.Reader, service: klagg.Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service_module, "SYMBOLS", 2)
+    assert service.candles("*", at=REVISED_MS).table.equals(database.candles("*", at=REVISED_MS).table)
     monkeypatch.setattr(service_module, "SERIES_ROWS", 700)
     monkeypatch.setattr(service_module, "ROWS", {"arrow": 1_500, "json": 900})
     for numbers in ("float64", "string"):

@@ -155,7 +155,9 @@ def _into_folder(many: Many, format_: str, preset: str | None, out: Path | None)
 
     check_range(*many.span)
     if preset is None and (format_ != "parquet" or out is None):
-        raise UsageError("several series are written as Parquet files: give --format parquet and a folder as --out")
+        raise UsageError(
+            "name one --symbol, one --interval and a file, or for several series give --format parquet and a folder as --out"
+        )
     folder = out or FOLDER
     asked = (many.store, many.market, many.instruments(), many.kept_intervals(), *many.span)
     with progress_bar("series") as tell:

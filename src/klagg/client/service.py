@@ -24,6 +24,8 @@ from klagg.model import Market
 
 SERIES_ROWS: Final = 10_000
 """Candles of one series in one answer: the service's bound."""
+SYMBOLS: Final = 200
+"""Symbols named in one request: what an address may hold is bounded on the way."""
 MOST_GAPS: Final = 1_000
 """Gaps of one answer: the service's bound."""
 ROWS: Final = {"arrow": 250_000, "json": 50_000}
@@ -96,7 +98,7 @@ class ServiceReader(Reader):
         expected = sum(
             _expected(question, named.frame.interval.step_ms or 28 * DAY_MS, per_series) for named in question.intervals
         )
-        at_once = max(ROWS[form] // max(expected, 1), 1)
+        at_once = max(min(ROWS[form] // max(expected, 1), SYMBOLS), 1)
         for first in range(0, len(names), at_once):
             self._read_group(question, names[first : first + at_once], form, per_series, read)
         return read
