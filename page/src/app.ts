@@ -145,6 +145,8 @@ export class App implements FeedListener {
     this.stars_ = new Stars(market);
     for (const pane of this.choice.panes) pane.symbol = "";
     this.eventsSeq = null;
+    // Another market's feed has no number to go on from: it begins as the first one did.
+    this.standsConnected = this.wasConnected = false;
     this.events.clear();
     this.list.show([]);
     this.minutes.show([]);
@@ -217,10 +219,11 @@ export class App implements FeedListener {
       if (this.wasConnected) this.events.own(this.time.now(), "evBack");
       this.wasConnected = true;
       this.refresh();
+      // Whatever happened while nothing was heard: the newest page puts it right. One that only follows another symbol needs none,
+      // since it goes on by number.
+      for (const pane of this.panes) void pane.load();
     } else if (!yes && this.standsConnected) this.events.own(this.time.now(), "evLost");
     this.standsConnected = yes;
-    // Whatever happened while nothing was heard: the newest page puts it right.
-    if (yes) for (const pane of this.panes) void pane.load();
     this.tick();
   }
 

@@ -124,8 +124,12 @@ async def test_keys_and_the_address(few: Mock, view: View) -> None:
         assert f"interval={interval}" in viewer.page.url
     order = (await viewer.snapshot())["symbols"]
     at = order.index("BTCUSDT")
+    asked: list[str] = []
+    viewer.page.on("request", lambda request: asked.append(request.url))
     await viewer.press("k", "k", "j")
     await viewer.until("(s, w) => s.choice.panes[0].symbol === w && s.panes[0].last?.symbol === w", order[at - 1])
+    newest = [url for url in asked if f"symbols={order[at - 1]}&" in url and "open=include" in url]
+    assert len(newest) <= 2, "once each time it is passed"
     await viewer.press("c")
     await viewer.until("s => s.panes.length === 2 && s.panes.every(p => p.last) && s.choice.active === 1")
     await viewer.press("x")

@@ -93,8 +93,8 @@ export class OpsCharts {
     for (const measure of MEASURES) {
       const tile = this.tiles.get(measure.name) as Tile;
       const series = ops?.series[measure.name];
-      const told: Values[] = series === undefined ? [] : isOne(series) ? [series] : worst(Object.values(series));
-      const lines = told.map(held);
+      const measured: Values[] = series === undefined ? [] : isOne(series) ? [series] : worst(Object.values(series));
+      const lines = measured.map(held);
       const known = lines.flat().filter((value): value is number => value !== null);
       const newest = lines.map((line) => line.findLast((value) => value !== null) ?? null).filter((value): value is number => value !== null);
       const now = (market && measure.now(market)) ?? (newest.length ? Math.max(...newest) : null);
@@ -105,12 +105,19 @@ export class OpsCharts {
       while (tile.svg.children.length > lines.length) tile.svg.lastElementChild?.remove();
       while (tile.svg.children.length < lines.length) tile.svg.append(s("path", { class: "tile-line" }));
       lines.forEach((line, index) => set(tile.svg.children[index] as Element, { d: sparkPath(line, WIDTH, HEIGHT, range) }));
-      set(tile.element, {
-        title: known.length && now !== null ? t("opsMax", { name: t(measure.word), value: measure.show(now), max: measure.show(high) }) : null,
-      });
+      const told = known.length && now !== null ? t("opsMax", { name: t(measure.word), value: measure.show(now), max: measure.show(high) }) : "";
+      const title = measure.name === "feed_age_ms" ? [told, ...this.connections()].filter(Boolean).join("\n") : told;
+      set(tile.element, { title: title || null });
     }
     const eta = market?.repair_eta_s ?? null;
     text(this.eta.value, eta === null ? "–" : eta <= 0 ? t("done") : span(eta * 1_000));
+  }
+
+  /** A line for each connection: its name, the age of its data, its last trouble. */
+  private connections(): string[] {
+    return (this.market?.connections ?? []).map(({ name, feed_age_ms: age, last_trouble: trouble }) => {
+      return `${name}  ${age === null ? "–" : ms(age)}${trouble ? `  ${trouble}` : ""}`;
+    });
   }
 
   private limit(measure: Measure, now: number): string {
