@@ -44,11 +44,11 @@ def closed_minutes(open_ms: int) -> Candles:
 
 async def lags(seconds: float) -> list[float]:
     """How late the loop is to what should run now, as milliseconds, over a time: what a tick would wait."""
-    loop, found = asyncio.get_running_loop(), []
-    ends_s = loop.time() + seconds
-    while (now_s := loop.time()) < ends_s:
+    found = []
+    ends_s = time.perf_counter() + seconds
+    while (now_s := time.perf_counter()) < ends_s:
         await asyncio.sleep(PROBE_S)
-        found.append(max(0.0, (loop.time() - now_s - PROBE_S) * 1e3))
+        found.append(max(0.0, (time.perf_counter() - now_s - PROBE_S) * 1e3))
     return found
 
 

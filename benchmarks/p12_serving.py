@@ -9,7 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.core import Figure, Measurement, Plan, Yardstick, at_most, median, no_garbage, number, quantile, spread
+from benchmarks.core import (
+    Figure,
+    Measurement,
+    Plan,
+    Yardstick,
+    at_most,
+    median,
+    no_garbage,
+    number,
+    quantile,
+    spread,
+    wall_seconds,
+)
 from benchmarks.p12_servers import DATABASE, EVERY_S, MONDAY_MS, PLAIN, RUNNING, SYMBOLS
 from benchmarks.p12_wire import Other
 from benchmarks.rows import instruments, some_candles
@@ -17,6 +29,7 @@ from klagg.fixed import to_text
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Market
 from klagg.store import Commit, open_store
+from klagg.store.schema import SERIES_INTERVALS, VALUES
 
 ROWS = 1_000
 STORED = 20
@@ -35,12 +48,13 @@ MILLI = 1e3
 HOW = f"""
 Servers and clients are processes of their own on one machine, over loopback, both servers on uvloop. REST: {ROWS:,} candles
 of one symbol from a SQLite database, one client, keep-alive, klagg and peer in turns; the time from sending the request to
-having the body. The peer is an aiohttp handler that reads ready-made texts by `sqlite3` on its loop and writes them by `json`.
-Push: a committed minute of {SYMBOLS} symbols to {CLIENTS} clients that subscribe to all of them, from the end of the commit to
-the last byte at the last client; CPU is that of the server's process. The peer encodes every event once by `json` and sends it
-to each client by aiohttp's WebSocket. Running candles: {SYMBOLS * len(RUNNING):,} series ({SYMBOLS} symbols, all of which trade
-all the time, {len(RUNNING)} intervals) every {EVERY_S * MILLI:.0f} ms to {WATCHERS} clients of {WATCHED} series each; the lag is
-how late the server's event loop gets to what is due, asked every 5 ms: what a tick would wait.
+having the body. The peer is an aiohttp handler that reads ready-made texts by `sqlite3` on its loop and writes them by `json`;
+klagg reads exact integers, in a thread that nothing else waits for, and the limit is that reading alone. Push: a committed
+minute of {SYMBOLS} symbols to {CLIENTS} clients that subscribe to all of them, from the end of the commit to the last byte at
+the last client; CPU is that of the server's process. The peer encodes every event once by `json` and sends it to each client by
+aiohttp's WebSocket. Running candles: {SYMBOLS * len(RUNNING):,} series ({SYMBOLS} symbols, all of which trade all the time,
+{len(RUNNING)} intervals) every {EVERY_S * MILLI:.0f} ms to {WATCHERS} clients of {WATCHED} series each; the lag is how late the
+server's event loop gets to what is due, asked every 5 ms: what a tick would wait.
 """
 
 
@@ -94,8 +108,23 @@ def ask(connection: http.client.HTTPConnection, symbol: str, limit: int) -> tupl
     return spent, len(body)
 
 
-def measure_rest(plan: Plan, ours: int, peer: int) -> Iterator[Measurement]:
+def read_alone(path: Path, rows: int, times: int) -> list[float]:
+    """Milliseconds of what no answer can do without: the rows by `sqlite3`, every column that an answer needs."""
+    connection = sqlite3.connect(path)
+    query = f"SELECT open_ms, {', '.join(VALUES)}, verified FROM candle WHERE series = ? ORDER BY open_ms DESC LIMIT ?"
+    spent = []
+    for number_ in range(times):
+        series = (number_ % STORED + 1) * SERIES_INTERVALS + MINUTE.code
+        found: list[object] = []
+        spent.append(wall_seconds(lambda: found.extend(connection.execute(query, (series, rows)))) * MILLI)  # noqa: B023 - called at once
+        assert len(found) == rows
+    connection.close()
+    return spent
+
+
+def measure_rest(plan: Plan, ours: int, peer: int, path: Path) -> Iterator[Measurement]:
     rows = plan.pick(ROWS, 20)
+    alone = read_alone(path, rows, plan.pick(100, 6))
     connections = [http.client.HTTPConnection("127.0.0.1", port) for port in (ours, peer)]
     times: list[list[float]] = [[], []]
     symbols = [one.symbol for one in instruments(STORED)]
@@ -114,6 +143,7 @@ def measure_rest(plan: Plan, ours: int, peer: int) -> Iterator[Measurement]:
             "ms",
             goal=goal,
             peer=Yardstick(f"plain aiohttp handler, {label}", quantile(times[1], share)),
+            limit=Yardstick(f"sqlite3 reading klagg's rows alone, {label}", quantile(alone, share)),
             samples=len(times[0]),
             spread=spread(times[0]),
             note=f"{size / 1e3:.0f} kB",
@@ -212,7 +242,7 @@ def measure(plan: Plan) -> Iterator[Measurement]:
         servers = [Other("benchmarks.p12_servers", kind, name) for kind in ("ours", "peer")]
         with servers[0] as ours, servers[1] as peer:
             ports = [server.ask("port")["port"] for server in (ours, peer)]
-            yield from measure_rest(plan, *ports)
+            yield from measure_rest(plan, *ports, folder / DATABASE)
             yield from measure_lags(plan, servers, ports)  # before the pushes: all series still open at one boundary
             yield from measure_push(plan, servers, ports)
 
