@@ -278,6 +278,7 @@ export class App implements FeedListener {
   }
 
   private boundary(): void {
+    if (this.market_()?.history_progress) for (const pane of this.panes) pane.grown();
     this.polls.status.soon();
     this.polls.minutes.soon();
     this.polls.events.soon();
@@ -286,7 +287,9 @@ export class App implements FeedListener {
 
   private async askStatus(): Promise<void> {
     const status = await api.status();
+    const loaded = this.market_()?.history_progress;
     this.status = status;
+    if (loaded && this.market_()?.history_progress === null) for (const pane of this.panes) pane.grown();
     this.time.told(status.now_ms);
     // While there is no feed yet, an answer is the sign of life.
     if (!this.wasConnected) this.heardAt = performance.now();

@@ -308,6 +308,38 @@ async def test_a_market_that_is_behind_or_not_ready(stage: Stage, view: View) ->
     assert (await viewer.page.title()).startswith("⚠ BEHIND")
 
 
+async def test_history_that_is_still_loading(stage: Stage, view: View) -> None:
+    mock = stage(names(3))
+    status, minutes, candles = mock.status, mock.minutes, mock.candles
+    loading = True
+
+    def told(asked: dict[str, str]) -> dict[str, Any]:
+        full = status(asked)
+        full["markets"][0]["history_progress"] = {"done": 37, "total": 80, "left_s": 754.0} if loading else None
+        return full
+
+    def few_minutes(asked: dict[str, str]) -> dict[str, Any]:
+        rows = minutes(asked)["minutes"]
+        for row in rows[:50]:
+            row |= {"verified": 0, "pending": 0, "gap": 3}
+        return {"minutes": rows}
+
+    def few_candles(asked: dict[str, str]) -> dict[str, Any]:
+        full = candles(asked)
+        return full | {"candles": [] if "end" in asked else full["candles"][-5:]} if loading else full
+
+    mock.status, mock.minutes, mock.candles = told, few_minutes, few_candles  # type: ignore[method-assign]
+    await mock.start()
+    viewer = await view(mock.url)
+    await viewer.open()
+    assert await viewer.text(".history-share") == "history 46%"
+    assert await viewer.page.locator(".cell.absent").count() == 50
+    assert len((await viewer.snapshot())["panes"][0]["candles"]) <= 6
+    loading = False
+    await viewer.until("s => s.panes[0].candles.length > 500")
+    await viewer.page.locator(".history-share").wait_for(state="hidden")
+
+
 async def test_two_markets_and_one_that_is_starting(stage: Stage, view: View) -> None:
     mock = stage(names(3))
     mock.markets = ("usdm", "spot")

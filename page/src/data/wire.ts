@@ -97,7 +97,7 @@ export interface MarketStatus {
   readonly weight_limit: number | null;
   readonly write_p99_ms: number | null;
   readonly repair_eta_s: number | null;
-  readonly history_progress: unknown;
+  readonly history_progress: { readonly done: number; readonly total: number; readonly left_s: number | null } | null;
 }
 
 export interface Note {

@@ -52,7 +52,8 @@ export class Minutes {
       const { symbols, verified, pending, gap } = minute;
       const time = clock(minute.open_time_ms, this.zone());
       const said = t("minuteCell", { time, verified, symbols, pending, gap });
-      const kind = gap > 0 ? "gap" : pending > 0 ? "pending" : "verified";
+      // A minute that no symbol has is from before the stored history, not a hole in it.
+      const kind = verified + pending === 0 ? "absent" : gap > 0 ? "gap" : pending > 0 ? "pending" : "verified";
       const tenth = index % 10 === 0 || index === minutes.length - 1;
       set(cell, { class: `cell ${kind}`, title: said, "aria-label": said, tabindex: index === this.focus ? 0 : -1, "data-time": tenth ? time : null });
       cell.style.setProperty("--share", symbols > 0 ? (verified / symbols).toFixed(3) : "1");

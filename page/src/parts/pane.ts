@@ -157,6 +157,12 @@ export class ChartPane implements DrawingListener {
     if (!this.series.last && !this.loading) void this.load();
   }
 
+  /** There may be older candles than before: history is being loaded. */
+  grown(): void {
+    this.exhausted = false;
+    if (this.series.last) void this.load();
+  }
+
   async wantsOlder(): Promise<void> {
     const { first } = this.series;
     if (this.older || this.exhausted || !first || this.series.all.length >= KEPT) return;

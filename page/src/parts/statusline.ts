@@ -56,6 +56,7 @@ export class StatusLine {
   private readonly symbols = h("span", { class: "fact symbols" });
   private readonly closed = h("span", { class: "fact closed" });
   private readonly verified = h("span", { class: "fact verified-share" });
+  private readonly history = h("span", { class: "fact history-share", hidden: true });
   private readonly next = h("span", { class: "next-text" });
   private readonly pie = s("circle", { class: "pie", cx: 8, cy: 8, r: 3.5, pathLength: 60 });
   private readonly nextFact: HTMLElement;
@@ -75,6 +76,7 @@ export class StatusLine {
       this.symbols,
       this.closed,
       this.verified,
+      this.history,
       this.nextFact,
       controls,
     );
@@ -110,7 +112,17 @@ export class StatusLine {
       market.pending === null ? "" : ` (${t("pendingCount", { n: count(market.pending) })})`,
     );
     set(this.verified, { title: t("verifiedTitle"), hidden: market.verified_share === null });
+    this.sayHistory(market);
     set(this.nextFact, { title: t("nextTitle") });
+  }
+
+  private sayHistory({ history_progress: progress }: MarketStatus): void {
+    this.history.hidden = progress === null;
+    if (!progress) return;
+    const { done, total, left_s: left } = progress;
+    const known = total > 0 ? Math.floor((100 * done) / total) : 0;
+    this.history.replaceChildren(`${t("history")} `, h("b", {}, `${known}%`));
+    set(this.history, { title: t("historyLeft", { done: count(done), total: count(total), left: left === null ? "–" : span(left * 1_000) }) });
   }
 
   /** Live, or not and why: told every second. */
