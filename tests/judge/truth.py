@@ -9,10 +9,8 @@ from datetime import UTC, datetime
 
 MINUTE = 60_000
 DAY = 86_400_000
-STEPS = {
-    **{"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "2h": 120, "4h": 240, "6h": 360, "8h": 480, "12h": 720},
-    **{"1d": 1_440, "3d": 4_320, "1w": 10_080},
-}
+HOURS = {f"{hours}h": 60 * hours for hours in (1, 2, 4, 6, 8, 12)}
+STEPS = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, **HOURS, "1d": 1_440, "3d": 4_320, "1w": 10_080}
 ANCHORS = {"3d": DAY, "1w": 4 * DAY}
 
 
