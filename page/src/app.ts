@@ -206,7 +206,10 @@ export class App implements FeedListener {
     }
     if (event.kind === "candle_revised") this.events.feed([event]);
     else if (event.kind === "barrier_durable" || event.kind === "barrier_verified") this.boundary();
-    else if (event.kind === "symbol_added" || event.kind === "symbol_retired") void this.askSymbols();
+    else if (event.kind === "symbol_added" || event.kind === "symbol_retired") {
+      void this.askSymbols().catch(() => undefined);
+      for (const pane of this.panes) if (pane.pane.symbol === event.symbol && !pane.series.last) pane.begin();
+    }
     else if (event.kind === "cut") {
       this.events.own(this.time.now(), "evCut");
       for (const pane of this.panes) void pane.load();

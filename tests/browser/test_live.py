@@ -122,6 +122,21 @@ async def test_older_history_comes_as_one_scrolls(rig: Rig, view: View) -> None:
     assert_shown_as_stored(rig, (await viewer.snapshot())["panes"][0])
 
 
+async def test_a_symbol_that_is_not_there(rig: Rig, view: View) -> None:
+    viewer = await view(rig.url)
+    viewer.excused = ("404",)
+    asked: list[str] = []
+    viewer.page.on("request", lambda request: asked.append(request.url))
+    await viewer.page.goto(f"{rig.url}/?symbol=<b>NOPE</b>USDT&interval=5m")
+    await viewer.page.get_by_role("button", name="Try again").wait_for()
+    assert await viewer.text(".pane-symbol") == "<b>NOPE</b>USDT"
+    assert "Not loaded: " in await viewer.text(".pane-notice")
+    await viewer.page.locator(".row .symbol", has_text=SYMBOL).click()
+    await viewer.live()
+    assert f"symbol={SYMBOL}&interval=5m" in viewer.page.url
+    assert len([url for url in asked if "NOPE" in url and "/v1/candles" in url]) <= 3
+
+
 async def test_it_comes_back_after_a_restart_without_a_hole(rig: Rig, view: View) -> None:
     viewer = await view(rig.url)
     feeds: list[str] = []

@@ -42,6 +42,8 @@ export class ChartPane implements DrawingListener {
   private loading: AbortController | null = null;
   private older = false;
   private exhausted = false;
+  /** klagg knows no such series: only another choice helps. */
+  private unknown = false;
   /** What the feed told before the first page was there. */
   private early: Candle[] = [];
   /** The candle that the keyboard or the cross-hair is on. */
@@ -116,6 +118,7 @@ export class ChartPane implements DrawingListener {
     this.series.clear();
     this.early = [];
     this.exhausted = false;
+    this.unknown = false;
     this.inspectedMs = null;
     this.translate();
     this.draw(true);
@@ -154,7 +157,7 @@ export class ChartPane implements DrawingListener {
 
   /** Ask again where there is nothing yet: klagg may have been starting. */
   loadMissing(): void {
-    if (!this.series.last && !this.loading) void this.load();
+    if (!this.series.last && !this.loading && !this.unknown) void this.load();
   }
 
   /** There may be older candles than before: history is being loaded. */
@@ -259,6 +262,7 @@ export class ChartPane implements DrawingListener {
 
   private failed(error: unknown): void {
     if (this.series.last) return;
+    this.unknown = error instanceof api.Refused && error.status === 404;
     const again = h("button", { type: "button" }, t("retry"));
     on(again, "click", () => void this.load(true));
     this.notice.replaceChildren(t("failed", { why: error instanceof Error ? error.message : String(error) }), " ", again);
