@@ -199,7 +199,12 @@ async def test_columns_hold_the_same(pair: tuple[Owner, Rig]) -> None:
         rows = table.to_pylist()
         assert len(rows) == len(expected["candles"])
         for row, same in zip(rows, expected["candles"], strict=True):
-            assert round(row["open_time"].timestamp() * 1e3) == same["open_time_ms"]
+            for time, told in (
+                ("open_time", "open_time_ms"),
+                ("close_time", "close_time_ms"),
+                ("known_time", "known_ms"),
+            ):
+                assert round(row[time].timestamp() * 1e3) == same[told]
             for name in ("open", "high", "low", "close", "volume", "quote_volume", "taker_buy_quote_volume"):
                 assert row[name] == Decimal(same[name])
             for name in ("symbol", "interval", "trades", "first_trade_id", "origin", "verified", "revision", "closed"):

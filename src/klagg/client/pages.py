@@ -25,7 +25,6 @@ def of_arrow(body: bytes, numbers: Numbers) -> tuple[pa.Table, dict[str, Any]]:
     try:
         table = pa.ipc.open_stream(body).read_all()
         meta = json.loads((table.schema.metadata or {})[b"klagg"])
-        table = table.rename_columns(["known_time" if name == "known" else name for name in table.column_names])
         columns = []
         for field in arrow_schema(numbers=numbers):
             column = table[field.name]

@@ -64,7 +64,7 @@ def record_batch(table: Table, meta: bytes) -> "pa.RecordBatch":
         "origin": pa.array(labels[candles["origin"]], pa.string()),
         "verified": pa.array((candles["flags"] & Flag.VERIFIED.value) != 0),
         "revision": pa.array(table.revisions),
-        "known": pa.array(table.known_ms, time),
+        "known_time": pa.array(table.known_ms, time),
     }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return batch.replace_schema_metadata({b"klagg": meta})
