@@ -82,7 +82,7 @@ class JudgeVenue:
         add("YOUNGUSDT", 1, born_ms=start_ms - 97 * MINUTE - 23_456)
         add("GOINGUSDT", 1)
         add("AWAYUSDT", 1)
-        add("SHYUSDT", 1, refused_until_ms=start_ms + 12_000)
+        add("SHYUSDT", 1, refused_until_ms=start_ms + 120_000)
         add("SOONUSDT", 1, status="PENDING_TRADING", born_ms=start_ms + 150_000)
         if self.market == "spot":
             gap = add("OUTAGEUSDT", 1)
