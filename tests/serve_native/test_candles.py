@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -176,11 +177,36 @@ async def test_any_interval_is_the_sum_of_its_minutes(pair: tuple[Owner, Rig]) -
 
 async def test_running_candles_come_where_they_are_asked_for(pair: tuple[Owner, Rig]) -> None:
     _owner, rig = pair
-    answer = await rig.get("/v1/candles", symbols="BTCUSDT", intervals="1m", limit=1, open="include")
+    answer = await rig.get("/v1/candles", symbols="BTCUSDT", intervals="1m", limit=2, open="include")
     closed, running = answer["candles"]
     assert (closed["closed"], running["closed"]) == (True, False)
     assert running["open_time_ms"] == closed["close_time_ms"] + 1
-    assert (answer["meta"]["verified"], answer["meta"]["unverified"]) == (0, 1)
+    assert (answer["meta"]["verified"], answer["meta"]["unverified"], answer["meta"]["truncated"]) == (0, 1, True)
+
+
+async def test_the_limit_counts_the_running_candle_and_pages_end_with_it(pair: tuple[Owner, Rig]) -> None:
+    owner, rig = pair
+    asked = {"symbols": "*", "intervals": "1m,5m", "open": "include"}
+    every = {(row["symbol"], row["interval"], row["open_time_ms"]) for row in stored(owner)}
+    runs = {(symbol, "1m", START_MS + MINUTES * MINUTE_MS) for symbol in SYMBOLS}
+    runs |= {(symbol, "5m", START_MS + 20 * MINUTE_MS) for symbol in SYMBOLS}
+    for limit in (1, 2, 4, MINUTES - 20, MINUTES, MINUTES + 1):
+        found, start = [], START_MS
+        while start is not None:
+            answer = await rig.get("/v1/candles", **asked, start=start, limit=limit)
+            counts = Counter((row["symbol"], row["interval"]) for row in answer["candles"])
+            assert max(counts.values(), default=0) <= limit
+            found += answer["candles"]
+            start = answer["meta"]["next"]
+            assert answer["meta"]["truncated"] == (start is not None)
+        given = Counter((row["symbol"], row["interval"], row["open_time_ms"]) for row in found)
+        assert given == Counter(every | runs)
+        assert {(row["symbol"], row["interval"], row["open_time_ms"]) for row in found if not row["closed"]} == runs
+    for limit, truncated in ((1, True), (MINUTES, True), (MINUTES + 1, False)):
+        answer = await rig.get("/v1/candles", symbols="BTCUSDT", limit=limit, open="include")
+        opens = [row["open_time_ms"] for row in answer["candles"]]
+        assert opens == [START_MS + n * MINUTE_MS for n in range(MINUTES + 1 - limit, MINUTES + 1)]
+        assert (answer["meta"]["truncated"], answer["meta"]["missing_candles"]) == (truncated, 0)
 
 
 async def test_columns_hold_the_same(pair: tuple[Owner, Rig]) -> None:

@@ -78,7 +78,7 @@ class Found:
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """One series on its way: what was found of `[start_ms, end_ms)`, and whether there is more than the limit."""
+    """One series on its way: what was found of `[start_ms, end_ms)`, whether there is more than the limit, and what runs."""
 
     one: Listing
     named: Named
@@ -86,6 +86,7 @@ class _Part:
     start_ms: int
     end_ms: int
     more: bool
+    running: Known | None = None
 
 
 class CandleReader:
@@ -115,9 +116,9 @@ class CandleReader:
                 "limit",
             ) from None
         pages = ask.start_ms is not None and ask.at_ms is None
-        next_ms, missing, missing_candles = await _beside(len(parts), partial(_settled, parts, pages=pages))
-        if ask.with_open and ask.how.as_of_ms is None and not ask.how.only_verified and next_ms is None:
-            await self._put_running(ask, parts, durable_ms)
+        if ask.with_open and ask.how.as_of_ms is None and not ask.how.only_verified:
+            await self._find_running(ask, parts, durable_ms, _cut_ms(parts, limit) if pages else None)
+        next_ms, missing, missing_candles = await _beside(len(parts), partial(_settled, parts, limit, pages=pages))
         table, verified, closed = await _beside(len(parts), partial(_table, ask.market, parts))
         return Found(
             table,
@@ -128,7 +129,7 @@ class CandleReader:
             closed - verified,
             missing,
             missing_candles,
-            any(part.more for part in parts),
+            any(part.more for part in parts) or next_ms is not None,
             next_ms,
         )
 
@@ -181,8 +182,8 @@ class CandleReader:
                     parts.append(_part(one, named, candles, start_ms, end_ms, limit, newest=newest))
         return parts
 
-    async def _put_running(self, ask: Ask, parts: Sequence[_Part], durable_ms: int) -> None:
-        """Put the running candle behind the closed ones of each series."""
+    async def _find_running(self, ask: Ask, parts: Sequence[_Part], durable_ms: int, cut_ms: int | None) -> None:
+        """Find the running candle of each series, where it opens in what is asked for and before the answer is cut."""
         symbols = [one.instrument.symbol for one in ask.symbols]
         running = dict(zip(symbols, self._live.running(ask.market, symbols), strict=True))
         now_ms = self._live.now_ms(ask.market)
@@ -190,17 +191,13 @@ class CandleReader:
             frame = part.named.frame
             open_ms = frame.open_at(durable_ms)
             wanted = frame.open_at(ask.at_ms) == open_ms if ask.at_ms is not None else _within(ask, open_ms)
-            if not wanted:
+            if not wanted or (cut_ms is not None and open_ms >= cut_ms):
                 continue
             found = await self._running.of(part.one, frame, running[part.one.instrument.symbol])
             if len(found):
                 candle: Candles = found.copy()
                 candle["flags"] = 0
-                part.known = Known(
-                    np.concatenate([part.known.candles, candle]),
-                    np.append(part.known.revisions, 0),
-                    np.append(part.known.known_ms, now_ms),
-                )
+                part.running = Known(candle, np.zeros(1, np.int64), np.full(1, now_ms, np.int64))
 
 
 async def _beside(size: int, work: Callable[[], T]) -> T:
@@ -243,10 +240,17 @@ def _of_market(ask: Ask, named: Named, found: OfMarket, start_ms: int, end_ms: i
     return parts
 
 
-def _settled(parts: Sequence[_Part], *, pages: bool) -> tuple[int | None, list[Missing], int]:
-    """Where the next page begins, and what is missing of this one."""
-    next_ms = _cut(parts) if pages else None
-    return next_ms, *_missing(parts)
+def _settled(parts: Sequence[_Part], limit: int, *, pages: bool) -> tuple[int | None, list[Missing], int]:
+    """Where the next page begins, and what is missing of this one; the running candles put behind the closed ones."""
+    next_ms = _cut(parts, limit) if pages else None
+    if not pages:
+        for part in parts:
+            _make_room(part, limit)
+    told = _missing(parts)
+    for part in parts:
+        if part.running is not None:
+            part.known = _followed(part.known, part.running)
+    return next_ms, *told
 
 
 def _table(market: Market, parts: Sequence[_Part]) -> tuple[Table, int, int]:
@@ -265,15 +269,41 @@ def _chosen(known: Known, rows: slice | np.ndarray[tuple[int], np.dtype[np.bool_
     return Known(known.candles[rows], known.revisions[rows], known.known_ms[rows])
 
 
-def _cut(parts: Sequence[_Part]) -> int | None:
+def _followed(known: Known, last: Known) -> Known:
+    return Known(
+        np.concatenate([known.candles, last.candles]),
+        np.append(known.revisions, last.revisions),
+        np.append(known.known_ms, last.known_ms),
+    )
+
+
+def _make_room(part: _Part, limit: int) -> None:
+    """Leave out the oldest closed candle where the running one would be one more than the limit."""
+    if part.running is None or len(part.known.candles) < limit:
+        return
+    part.known = _chosen(part.known, slice(1, None))
+    part.more = True
+    part.start_ms = int(part.known.candles["open_ms"][0]) if limit > 1 else part.end_ms
+
+
+def _cut_ms(parts: Sequence[_Part], limit: int) -> int | None:
+    """Where the answer must end so that no series has more than the limit, its running candle included."""
+    return min(
+        (part.end_ms for part in parts if part.more or (part.running is not None and len(part.known.candles) >= limit)),
+        default=None,
+    )
+
+
+def _cut(parts: Sequence[_Part], limit: int) -> int | None:
     """Where the next page begins, where one series has more: every part is cut there, so that no candle is given twice."""
-    cut = [part.end_ms for part in parts if part.more]
-    if not cut:
+    next_ms = _cut_ms(parts, limit)
+    if next_ms is None:
         return None
-    next_ms = min(cut)
     for part in parts:
         part.known = _chosen(part.known, part.known.candles["open_ms"] < next_ms)
         part.end_ms = min(part.end_ms, next_ms)
+        if part.running is not None and part.running.candles["open_ms"][0] >= next_ms:
+            part.running = None
     return next_ms
 
 
