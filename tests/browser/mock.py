@@ -92,7 +92,7 @@ class Market:
             "first_trade_id": first if trades else None,
             "last_trade_id": first + trades - 1 if trades else None,
             "closed": closed,
-            "origin": origin,
+            "origin": origin if closed else None,
             "verified": verified,
             "revision": 1 if closed and 0.06 > draw > 0.04 else 0,
             "known_ms": end_ms + 31 if closed else None,

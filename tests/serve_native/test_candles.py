@@ -180,6 +180,9 @@ async def test_running_candles_come_where_they_are_asked_for(pair: tuple[Owner, 
     answer = await rig.get("/v1/candles", symbols="BTCUSDT", intervals="1m", limit=2, open="include")
     closed, running = answer["candles"]
     assert (closed["closed"], running["closed"]) == (True, False)
+    assert (closed["origin"], running["origin"]) == ("trades", None)
+    columns = await rig.body("/v1/candles", symbols="BTCUSDT", limit=2, open="include", format="arrow")
+    assert pa.ipc.open_stream(columns).read_all()["origin"].to_pylist() == ["trades", None]
     assert running["open_time_ms"] == closed["close_time_ms"] + 1
     assert (answer["meta"]["verified"], answer["meta"]["unverified"], answer["meta"]["truncated"]) == (0, 1, True)
 

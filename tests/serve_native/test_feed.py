@@ -343,7 +343,7 @@ async def test_running_candles_are_pushed_outside_of_the_sequence_after_their_pr
     first = (await running())[0]
     assert (first["symbol"], first["interval"], first["market"]) == ("ETHUSDT", "1m", "usdm")
     assert first["candle"]["open_time_ms"] == START_MS + 12 * MINUTE_MS
-    assert (first["candle"]["closed"], "seq" in first) == (False, False)
+    assert (first["candle"]["closed"], first["candle"]["origin"], "seq" in first) == (False, None, False)
     consumer.said.clear()
     owner.close()
     second = (await running())[0]

@@ -20,7 +20,8 @@ export interface Candle {
   readonly first_trade_id: number | null;
   readonly last_trade_id: number | null;
   readonly closed: boolean;
-  readonly origin: Origin;
+  /** Null while it runs: it is decided when the candle closes. */
+  readonly origin: Origin | null;
   readonly verified: boolean;
   readonly revision: number;
   readonly known_ms: number | null;

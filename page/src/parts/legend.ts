@@ -38,8 +38,7 @@ export class Legend {
     const [first, last] = [candle.first_trade_id, candle.last_trade_id];
     const known = first !== null && last !== null && last > 0;
     this.put("ids", t("ids"), known ? (first === last ? `${first}` : `${first}–${last}`) : t("noIds"));
-    // Where a candle's numbers come from is decided when it closes.
-    this.put("origin", "", candle.closed ? candle.origin : "");
+    this.put("origin", "", candle.origin ?? "");
     this.put("state", "", stateOf(candle), `state-${lookOf(candle)}`);
     this.put("revision", "", candle.revision > 0 ? `▴ ${t("revision", { n: candle.revision })}` : t("revision", { n: 0 }));
   }

@@ -56,12 +56,13 @@ def record_batch(table: Table, meta: bytes) -> "pa.RecordBatch":
         scale = price + qty if "quote" in name else qty
         columns[name] = numbers(candles[f"{words}_hi"], candles[f"{words}_lo"], scale)
     labels = np.array([origin.label for origin in sorted(Origin)], object)
+    closed = (candles["flags"] & Flag.CLOSED.value) != 0
     columns |= {
         "trades": pa.array(candles["trades"]),
         "first_trade_id": pa.array(candles["first_id"]),
         "last_trade_id": pa.array(candles["last_id"]),
-        "closed": pa.array((candles["flags"] & Flag.CLOSED.value) != 0),
-        "origin": pa.array(labels[candles["origin"]], pa.string()),
+        "closed": pa.array(closed),
+        "origin": pa.array(np.where(closed, labels[candles["origin"]], None), pa.string()),
         "verified": pa.array((candles["flags"] & Flag.VERIFIED.value) != 0),
         "revision": pa.array(table.revisions),
         "known_time": pa.array(table.known_ms, time),

@@ -127,7 +127,7 @@ class NativeRoutes:
                 QueryParameter(
                     ge=1,
                     le=MOST_LIMIT,
-                    description="Candles of each series; default 500, the newest unless start is given.",
+                    description="Candles of each series, the running one included; default 500, the newest unless start is given.",
                 ),
             ] = None,
             at: Annotated[

@@ -20,7 +20,10 @@ class ErrorBody(Struct):
 
 
 class Candle(Struct):
-    """A candle. Decimals are strings, exact; `first_trade_id` and `last_trade_id` are -1 where there are none."""
+    """A candle. Decimals are strings, exact; `first_trade_id` and `last_trade_id` are -1 where there are none.
+
+    `origin` is null while it runs: it tells of a candle's whole time.
+    """
 
     market: str
     symbol: str
@@ -41,7 +44,7 @@ class Candle(Struct):
     revision: int
     known_ms: int
     closed: bool
-    origin: str
+    origin: str | None
     verified: bool
 
 

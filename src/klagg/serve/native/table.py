@@ -27,8 +27,10 @@ SUMS: Final = {
 """The name of a sum, and that of its words in `CANDLE`."""
 _WORD_DIGITS: Final = 18
 _MARKS: Final = {
-    origin.value * 4 + flags: f',"closed":{"true" if flags & Flag.CLOSED else "false"},"origin":"{origin.label}",'
-    f'"verified":{"true" if flags & Flag.VERIFIED else "false"}}}'
+    origin.value * 4 + flags: (
+        f',"closed":true,"origin":"{origin.label}",' if flags & Flag.CLOSED else ',"closed":false,"origin":null,'
+    )
+    + f'"verified":{"true" if flags & Flag.VERIFIED else "false"}}}'
     for origin in Origin
     for flags in range(4)
 }
