@@ -75,6 +75,18 @@ def test_fragments_are_put_together_around_a_ping() -> None:
         (b"\x81\xff" + (2**62).to_bytes(8, "big"), CloseCode.TOO_BIG),
         (masked(Their.TEXT, b"x" * MAX_MESSAGE, fin=False) + masked(Their.CONT, b"y"), CloseCode.TOO_BIG),
     ],
+    # Masks are drawn anew each time; the tests' names must not be.
+    ids=(
+        "unmasked",
+        "reserved bits",
+        "opcode",
+        "continues nothing",
+        "interrupted",
+        "long ping",
+        "big",
+        "huge",
+        "big in parts",
+    ),
 )
 def test_what_breaks_the_protocol_is_refused(data: bytes, code: CloseCode) -> None:
     with pytest.raises(ProtocolError) as raised:
