@@ -33,11 +33,18 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT", "币安人生USDT")
 class Owner:
     """The writer of a database: closes minutes of its symbols, verifies and revises them."""
 
-    def __init__(self, path: Path, symbols: tuple[str, ...] = SYMBOLS, market: Market = Market.USDM) -> None:
+    def __init__(
+        self,
+        path: Path,
+        symbols: tuple[str, ...] = SYMBOLS,
+        market: Market = Market.USDM,
+        *,
+        listed_ms: int = START_MS,
+    ) -> None:
         self.path, self.market = path, market
         self.store: SqliteStore = open_store(str(path), mode="create")
         self.instruments = [
-            Instrument(market, symbol, Status.TRADING, 2, 3, symbol[:-4], "USDT", START_MS, "TRADING")
+            Instrument(market, symbol, Status.TRADING, 2, 3, symbol[:-4], "USDT", listed_ms, "TRADING")
             for symbol in symbols
         ]
         self.ids = self.store.put_instruments(self.instruments, START_MS)

@@ -87,6 +87,24 @@ async def test_minutes_tell_what_is_verified_pending_and_missing(pair: tuple[Own
         owner.settle("BTCUSDT", 25)  # what has been shown is looked at again
 
 
+async def test_minutes_before_what_is_stored_are_no_gaps(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "klagg.db", listed_ms=START_MS - 40 * MINUTE_MS)
+    owner.close(4, skip=("ETHUSDT",))
+    owner.close()
+    owner.close(skip=("ETHUSDT",))
+    owner.close()
+    async with served(owner.path) as rig:
+        minutes = (await rig.get("/v1/minutes", minutes=10))["minutes"]
+    assert [(row["symbols"], row["gap_symbols"]) for row in minutes] == [
+        *[(0, [])] * 3,
+        *[(2, [])] * 4,
+        (3, []),
+        (2, ["ETHUSDT"]),
+        (3, []),
+    ]
+    owner.store.close()
+
+
 async def test_thousands_of_symbols_are_read_once(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "klagg.db", tuple(f"S{n}USDT" for n in range(1_500)))
     owner.close(3)

@@ -213,9 +213,10 @@ class Overview:
         count: int,
     ) -> bytes:
         names = {one.id: symbol for symbol, one in listings.items()}
-        # A symbol is expected from its listing on, up to where its candles are being made.
+        # A symbol is expected from its first stored minute on (what is older is history that is not kept), up to where its candles
+        # are being made.
+        begun_ms = store.first_minutes(self._market)
         made_ms = {one.id: int(running["open_ms"][place]) for place, one in enumerate(listings.values())}
-        listed_ms = {one.id: MINUTE.open_at(one.instrument.listed_ms) for one in listings.values()}
         first_ms = durable_ms - MOST_MINUTES * MINUTE_MS
         self._marks = {open_ms: marks for open_ms, marks in self._marks.items() if open_ms >= first_ms}
         minutes = []
@@ -229,7 +230,7 @@ class Overview:
             gap = [
                 symbol
                 for number, symbol in names.items()
-                if number not in there and listed_ms[number] <= open_ms < made_ms[number]
+                if number not in there and begun_ms.get(number, made_ms[number]) <= open_ms < made_ms[number]
             ]
             minutes.append(
                 {
