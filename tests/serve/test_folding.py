@@ -95,6 +95,22 @@ def test_a_child_that_lacks_leaves_its_parent_not_whole(children: Candles) -> No
     assert not folded.whole[folded.candles["open_ms"] == gone_ms].any()
 
 
+@given(minutes(), FRAMES, st.integers(0, 59), st.integers(-1, 59), st.integers(0, MINUTE_MS - 1))
+def test_the_candle_of_the_listing_is_whole_with_all_of_its_pieces_since(
+    children: Candles, frame: Frame, listed_at: int, gone: int, late_ms: int
+) -> None:
+    listed_ms = int(children["open_ms"][listed_at % len(children)]) + late_ms
+    since = children[children["open_ms"] > listed_ms - MINUTE_MS]
+    children = since[np.arange(len(since)) != gone]
+    folded = fold(children, frame, listed_ms)
+    assert folded.candles.tobytes() == fold(children, frame).candles.tobytes()
+    there = set(children["open_ms"].tolist())
+    for parent, whole in zip(folded.candles, folded.whole, strict=True):
+        open_ms = int(parent["open_ms"])
+        first_ms = max(open_ms, listed_ms - listed_ms % MINUTE_MS)
+        assert whole == there.issuperset(range(first_ms, frame.next_open(open_ms), MINUTE_MS))
+
+
 @given(minutes())
 def test_spans_join(children: Candles) -> None:
     whole = joined(children)

@@ -175,6 +175,23 @@ async def test_any_interval_is_the_sum_of_its_minutes(pair: tuple[Owner, Rig]) -
     assert [(row["open_time_ms"] - START_MS) // MINUTE_MS for row in shifted["candles"]] in ([], [-10])
 
 
+async def test_the_folded_candle_of_the_listing_needs_all_minutes_since(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "klagg.db", listed_ms=START_MS + MINUTE_MS + 500)
+    owner.close(skip=("BTCUSDT", "ETHUSDT"))
+    owner.close(skip=("ETHUSDT",))
+    owner.close(4)
+    async with served(owner.path) as rig:
+        for symbol, first in (("BTCUSDT", 0), ("ETHUSDT", 3)):
+            opens = [START_MS + n * MINUTE_MS for n in range(first, 6, 3)]
+            for limit in (1, 5):
+                klines = await rig.get("/fapi/v1/klines", symbol=symbol, interval="3m", startTime=START_MS, limit=limit)
+                ours = await rig.get("/v1/candles", symbols=symbol, intervals="3m", start=START_MS, limit=limit)
+                closed = [row[0] for row in klines if row[0] < START_MS + 6 * MINUTE_MS]  # the running one comes too
+                assert closed == opens[:limit]
+                assert [row["open_time_ms"] for row in ours["candles"]] == opens[:limit]
+    owner.store.close()
+
+
 async def test_running_candles_come_where_they_are_asked_for(pair: tuple[Owner, Rig]) -> None:
     _owner, rig = pair
     answer = await rig.get("/v1/candles", symbols="BTCUSDT", intervals="1m", limit=2, open="include")

@@ -21,7 +21,7 @@ SUMS: Final = ("volume", "quote", "taker_volume", "taker_quote")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folded:
-    """Parents, one row each, and whether their children tile them whole."""
+    """Parents, one row each, and whether all of their children are there."""
 
     candles: Candles
     whole: np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -38,15 +38,25 @@ def opens_of(t_ms: Ints, frame: Frame) -> Ints:
     return result
 
 
-def fold(children: Candles, frame: Frame) -> Folded:
-    """Fold candles of one series (ascending, of one interval) into those of a longer frame that they tile."""
+def fold(children: Candles, frame: Frame, listed_ms: int | None = None) -> Folded:
+    """Fold candles of one series (ascending, of one interval) into those of a longer frame that they tile.
+
+    A parent is whole where its children tile it; the one in which the symbol was listed (`listed_ms`) where they tile it from then on.
+    """
     if len(children) == 0:
         return Folded(no_candles(), np.zeros(0, np.bool_))
     opens, starts, counts = np.unique(opens_of(children["open_ms"], frame), return_index=True, return_counts=True)
     out = grouped(children, starts)
     out["interval"] = frame.interval.code
     out["open_ms"] = opens
-    return Folded(out, _whole(children, opens, starts, starts + counts, frame))
+    whole = _whole(children, opens, starts, starts + counts, frame)
+    if listed_ms is not None:
+        child = INTERVALS[int(children["interval"][0])]
+        for row in np.flatnonzero(opens == frame.open_at(listed_ms)).tolist():
+            there = children["open_ms"][starts[row] : starts[row] + counts[row]].tolist()
+            wanted = child.opens(child.open_at(listed_ms), frame.next_open(int(opens[row])))
+            whole[row] |= there == list(wanted)
+    return Folded(out, whole)
 
 
 def grouped(children: Candles, starts: Ints) -> Candles:

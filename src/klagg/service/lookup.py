@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from klagg.interval import DAY_MS, INTERVALS, MINUTE, MONTH_STEP, Interval
-from klagg.model import Flag, Ints, Market, Origin, no_candles
+from klagg.interval import MINUTE, Interval
+from klagg.model import Candles, Flag, Ints, Market, Origin, no_candles
 from klagg.serve.folding import fold, fold_source
 from klagg.serve.native.source import How, Known, OfMarket, Then, Through
-from klagg.serve.source import FOLDED_CHILDREN, Frame, Listing, TooMuch
-from klagg.service.reading import Reader
+from klagg.serve.source import Frame, Listing
+from klagg.service.reading import Reader, in_stretches
 from klagg.store import GapState, Kind, SqliteStore
 from klagg.store.looks import Looked
-
-_LONGEST_MONTH_MS = 31 * DAY_MS
 
 
 class StoredLookup:
@@ -132,77 +130,38 @@ def _folded(
     *,
     newest: bool,
 ) -> Known:
-    """The candles of a frame folded from shorter ones, a stretch of `limit` at a time until there are enough."""
-    low_ms = frame.open_at(start_ms)
-    low_ms = low_ms if low_ms == start_ms else frame.next_open(low_ms)
-    high_ms = frame.next_open(frame.open_at(end_ms - 1))
-    step_ms = frame.interval.step_ms if frame.interval.step_ms != MONTH_STEP else _LONGEST_MONTH_MS
-    found: list[Known] = []
-    count = read = 0
+    """The candles of a frame folded from shorter ones."""
 
-    def children(first_ms: int, last_ms: int, most: int) -> Looked:
-        return store.looks.series(one.id, child, first_ms, last_ms, most, newest=False, as_of_ms=how.as_of_ms)
+    def edge(low_ms: int, high_ms: int) -> Candles:
+        return store.read(one.id, child, low_ms, high_ms, 1, descending=newest, as_of_ms=how.as_of_ms)
 
-    while low_ms < high_ms and count < limit:
-        # Where the next children are: what lies between may be years without any.
-        edge = store.read(one.id, child, low_ms, high_ms, 1, descending=newest, as_of_ms=how.as_of_ms)
-        if len(edge) == 0:
-            break
-        at_ms = frame.open_at(int(edge["open_ms"][0]))
-        # No stretch is longer than what may be read.
-        stretch_ms = min((limit - count) * step_ms, max(step_ms, FOLDED_CHILDREN * child.step_ms))
-        if newest:
-            first_ms, last_ms = max(low_ms, frame.open_at(at_ms - stretch_ms)), frame.next_open(at_ms)
-            high_ms = first_ms
-        else:
-            first_ms, last_ms = at_ms, min(high_ms, frame.next_open(frame.open_at(at_ms + stretch_ms)))
-            low_ms = last_ms
-        looked = children(first_ms, last_ms, FOLDED_CHILDREN + 1 - read)
-        read += len(looked.candles)
-        if read > FOLDED_CHILDREN:
-            raise TooMuch
-        piece = _fold(looked, one, frame, how)
-        found.append(piece)
-        count += len(piece.candles)
-    if not found:
-        return _known(Looked.none())
-    ordered = found[::-1] if newest else found
+    def read(first_ms: int, last_ms: int, most: int) -> tuple[int, Known]:
+        looked = store.looks.series(one.id, child, first_ms, last_ms, most, newest=False, as_of_ms=how.as_of_ms)
+        return len(looked.candles), _fold(looked, one, frame, how)
+
+    found = in_stretches(
+        frame, child, start_ms, end_ms, limit, edge, read, lambda piece: len(piece.candles), newest=newest
+    )
+    none = np.zeros(0, np.int64)
     chosen = slice(-limit, None) if newest else slice(0, limit)
     return Known(
-        np.concatenate([no_candles(), *(part.candles for part in ordered)])[chosen],
-        np.concatenate([part.revisions for part in ordered])[chosen],
-        np.concatenate([part.known_ms for part in ordered])[chosen],
+        np.concatenate([no_candles(), *(piece.candles for piece in found)])[chosen],
+        np.concatenate([none, *(piece.revisions for piece in found)])[chosen],
+        np.concatenate([none, *(piece.known_ms for piece in found)])[chosen],
     )
 
 
 def _fold(looked: Looked, one: Listing, frame: Frame, how: How) -> Known:
     if len(looked.candles) == 0:
         return _known(looked)
-    folded = fold(looked.candles, frame)
+    folded = fold(looked.candles, frame, one.instrument.listed_ms)
     starts = np.searchsorted(looked.candles["open_ms"], folded.candles["open_ms"])
-    wanted = (folded.whole | _is_first(looked, folded.candles["open_ms"], starts, one, frame)) & _wanted(
-        folded.candles["flags"], folded.candles["origin"], how
-    )
+    wanted = folded.whole & _wanted(folded.candles["flags"], folded.candles["origin"], how)
     return Known(
         folded.candles[wanted],
         np.add.reduceat(looked.revisions, starts)[wanted],
         np.maximum.reduceat(looked.known_ms, starts)[wanted],
     )
-
-
-def _is_first(
-    looked: Looked, opens: Ints, starts: Ints, one: Listing, frame: Frame
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which candle is that in which the symbol was listed, with all of its pieces since."""
-    first: np.ndarray[tuple[int], np.dtype[np.bool_]] = opens == frame.open_at(one.instrument.listed_ms)
-    child = INTERVALS[int(looked.candles["interval"][0])]
-    for row in np.flatnonzero(first).tolist():
-        end = starts[row + 1] if row + 1 < len(starts) else len(looked.candles)
-        pieces = looked.candles["open_ms"][starts[row] : end].tolist()
-        first[row] = pieces == list(
-            child.opens(child.open_at(one.instrument.listed_ms), frame.next_open(int(opens[row])))
-        )
-    return first
 
 
 def _wanted(flags: Ints, origins: Ints, how: How) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

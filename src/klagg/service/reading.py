@@ -127,39 +127,69 @@ def _folded(
     *,
     newest: bool,
 ) -> Candles:
-    """The candles of a frame folded from shorter ones, a stretch of `limit` at a time until there are enough."""
+    """The candles of a frame folded from shorter ones."""
+
+    def edge(low_ms: int, high_ms: int) -> Candles:
+        return store.read(one.id, child, low_ms, high_ms, 1, descending=newest)
+
+    def read(first_ms: int, last_ms: int, most: int) -> tuple[int, Candles]:
+        children = store.read(one.id, child, first_ms, last_ms, most)
+        folded = fold(children, frame, one.instrument.listed_ms)
+        return len(children), folded.candles[folded.whole]
+
+    found = in_stretches(frame, child, start_ms, end_ms, limit, edge, read, len, newest=newest)
+    every = np.concatenate([no_candles(), *found])
+    return every[-limit:] if newest else every[:limit]
+
+
+def in_stretches(
+    frame: Frame,
+    child: Interval,
+    start_ms: int,
+    end_ms: int,
+    limit: int,
+    edge: Callable[[int, int], Candles],
+    read: Callable[[int, int, int], tuple[int, T]],
+    count_of: Callable[[T], int],
+    *,
+    newest: bool,
+) -> list[T]:
+    """What is folded for the candles of a frame in `[start_ms, end_ms)`, a stretch at a time until there are `limit`; ascending.
+
+    `edge` reads the first (`newest`: the last) child of a span; `read` at most so many children of a span: how many it read,
+    and what it made of them.
+
+    Raises:
+        TooMuch: more than `FOLDED_CHILDREN` would have to be read.
+
+    """
     low_ms = frame.open_at(start_ms)
     low_ms = low_ms if low_ms == start_ms else frame.next_open(low_ms)
     high_ms = frame.next_open(frame.open_at(end_ms - 1))
     step_ms = frame.interval.step_ms if frame.interval.step_ms != MONTH_STEP else _LONGEST_MONTH_MS
-    found: list[Candles] = []
-    count = read = 0
+    found: list[T] = []
+    count = done = 0
     while low_ms < high_ms and count < limit:
         # Where the next children are: what lies between may be years without any.
-        edge = store.read(one.id, child, low_ms, high_ms, 1, descending=newest)
-        if len(edge) == 0:
+        at = edge(low_ms, high_ms)
+        if len(at) == 0:
             break
-        at_ms = frame.open_at(int(edge["open_ms"][0]))
-        stretch_ms = (limit - count) * step_ms
+        at_ms = frame.open_at(int(at["open_ms"][0]))
+        # No stretch is longer than what may be read.
+        stretch_ms = min((limit - count) * step_ms, max(step_ms, FOLDED_CHILDREN * child.step_ms))
         if newest:
             first_ms, last_ms = max(low_ms, frame.open_at(at_ms - stretch_ms)), frame.next_open(at_ms)
             high_ms = first_ms
         else:
             first_ms, last_ms = at_ms, min(high_ms, frame.next_open(frame.open_at(at_ms + stretch_ms)))
             low_ms = last_ms
-        children = store.read(one.id, child, first_ms, last_ms, FOLDED_CHILDREN + 1 - read)
-        read += len(children)
-        if read > FOLDED_CHILDREN:
+        children, piece = read(first_ms, last_ms, FOLDED_CHILDREN + 1 - done)
+        done += children
+        if done > FOLDED_CHILDREN:
             raise TooMuch
-        folded = fold(children, frame)
-        listed = folded.candles["open_ms"] == frame.open_at(one.instrument.listed_ms)
-        piece = folded.candles[folded.whole | listed]
         found.append(piece)
-        count += len(piece)
-    if not found:
-        return no_candles()
-    every = np.concatenate(found[::-1] if newest else found)
-    return every[-limit:] if newest else every[:limit]
+        count += count_of(piece)
+    return found[::-1] if newest else found
 
 
 def part(store: SqliteStore, one: Listing, start_ms: int, end_ms: int) -> Candles:
