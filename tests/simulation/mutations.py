@@ -1,4 +1,4 @@
-"""Deliberate defects of the service, each with a seed whose world shows it: proof that the simulation can fail.
+"""Deliberate defects of the service, each with seeds whose worlds show it: proof that the simulation can fail.
 
 They change the running code, not its files; several are faults that klagg once had.
 """
@@ -24,10 +24,10 @@ from klagg.store.database import Database
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is wrong, a seed that shows it, and how it is put in: (object, attribute, its replacement) each."""
+    """What is wrong, seeds of which one must show it, and how it is put in: (object, attribute, its replacement) each."""
 
     name: str
-    seed: int
+    seeds: tuple[int, ...]
     patches: tuple[tuple[Any, str, Callable[..., Any]], ...]
 
     @contextmanager
@@ -125,7 +125,7 @@ def _nobody(*_: object) -> Any:
 ALL = (
     Mutation(
         "ticks come before their time",
-        0,
+        (0,),
         (
             (clock.ExchangeClock, "earliest_ms", lambda before: lambda self: before(self) + 600),
             (clock.ExchangeClock, "now_ms", lambda before: lambda self: before(self) + 600),
@@ -133,44 +133,42 @@ ALL = (
     ),
     Mutation(
         "the uncertainty of the clock is forgotten",
-        147,
+        (147,),
         ((clock.ExchangeClock, "earliest_ms", _always(clock.ExchangeClock.now_ms)),),
     ),
-    Mutation("a failed write is taken for done", 2, ((outbox.Outbox, "failed", _always(outbox.Outbox.committed)),)),
-    Mutation("what is given up goes by its open, not by its end", 255, ((outbox.Outbox, "shed", _shed_by_open),)),
+    Mutation("a failed write is taken for done", (2,), ((outbox.Outbox, "failed", _always(outbox.Outbox.committed)),)),
+    Mutation("what is given up goes by its open, not by its end", (255,), ((outbox.Outbox, "shed", _shed_by_open),)),
     Mutation(
-        "what is given up is not asked for", 1712, ((market.MarketService, "_given_up", _always(lambda *_: None)),)
+        "what is given up is not asked for", (1712,), ((market.MarketService, "_given_up", _always(lambda *_: None)),)
     ),
     Mutation(
         "everything stored is called verified",
-        1,
+        (1,),
         ((rows, "is_verified", _always(lambda candles: np.ones(len(candles), np.bool_))),),
     ),
     Mutation(
         "a row that may still change is taken for final",
-        5,
+        (5,),
         tuple((module, "SETTLE_MS", _always(0)) for module in (klines, plan, queue, planner)),
     ),
-    Mutation("what the exchange lacks for a while is final", 462, ((settling, "UNMATCHED_AGE_MS", _always(0)),)),
-    Mutation("a last trade without a price", 5, ((Engine, "last_trades", _without_a_price),)),
-    Mutation("who left while nobody looked is forgotten", 100, ((market.MarketService, "_left", _always(_no_list)),)),
+    Mutation("what the exchange lacks for a while is final", (462,), ((settling, "UNMATCHED_AGE_MS", _always(0)),)),
+    Mutation("a last trade without a price", (5,), ((Engine, "last_trades", _without_a_price),)),
     Mutation(
-        "who came while nobody looked has no beginning",
-        343,
-        ((market.MarketService, "_closed_before_ms", _always(staticmethod(lambda _claim: 0))),),
+        "who left while nobody looked is forgotten", (100,), ((market.MarketService, "_left", _always(_no_list)),)
     ),
+    Mutation("a symbol that joined late has no past", (3550,), ((market, "joined_late", _always(_nobody)),)),
     Mutation(
         "a start knows nothing of what was stored",
-        70,
+        (70,),
         ((market, "seeds_of", _always(_nobody)), (market, "seeds_of_closed", _always(_nobody))),
     ),
-    Mutation("a lower rank replaces a higher one", 9, ((guard, "UPSERT", _unfenced_rank),)),
-    Mutation("transactions are not", 86, ((Database, "transaction", _always(_no_transaction)),)),
-    Mutation("changes are not published", 0, ((events, "append_candles", _always(lambda *_, **__: None)),)),
-    Mutation("a revision is not counted", 1, ((guard.Recorder, "_replaced", _same_revision),)),
-    Mutation("bans are ignored", 10, ((WeightBudget, "banned_s", _always(property(lambda _self: 0.0))),)),
-    Mutation("candles on evidence are never compared", 2, ((queue.Queue, "ready", _only_urgent),)),
-    Mutation("a symbol that has left goes on", 103, ((Listings, "_leave", _always(lambda *_: None)),)),
-    Mutation("some candles of a commit are left out", 7, ((outbox.Outbox, "take", _half),)),
+    Mutation("a lower rank replaces a higher one", (9,), ((guard, "UPSERT", _unfenced_rank),)),
+    Mutation("transactions are not", (86,), ((Database, "transaction", _always(_no_transaction)),)),
+    Mutation("changes are not published", (0,), ((events, "append_candles", _always(lambda *_, **__: None)),)),
+    Mutation("a revision is not counted", (1,), ((guard.Recorder, "_replaced", _same_revision),)),
+    Mutation("bans are ignored", (7, 28, 41), ((WeightBudget, "banned_s", _always(property(lambda _self: 0.0))),)),
+    Mutation("candles on evidence are never compared", (2,), ((queue.Queue, "ready", _only_urgent),)),
+    Mutation("a symbol that has left goes on", (103,), ((Listings, "_leave", _always(lambda *_: None)),)),
+    Mutation("some candles of a commit are left out", (70, 9, 65), ((outbox.Outbox, "take", _half),)),
 )
 BY_NAME = {mutation.name: mutation for mutation in ALL}
