@@ -4,13 +4,15 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from klagg.clock import ScaledClock, SystemClock
 from klagg.config.settings import Settings
 from klagg.errors import KlaggError, StoreError
-from klagg.model import Market
+from klagg.interval import Interval
+from klagg.model import Candles, Instrument, Market, Status, no_candles
 from klagg.service import market as market_module
 from klagg.service.market import joined_late
 from klagg.service.run import Service, serve_until
@@ -100,3 +102,22 @@ def test_who_began_after_the_market_within_the_last_day_joined_late() -> None:
     assert joined_late(begun, now) == {3: now - day, 5: now - 60_000}
     assert joined_late({1: now, 2: now}, now) == {}
     assert joined_late({}, now) == {}
+
+
+@pytest.mark.parametrize(("gone_after", "asked"), [(90, 1), (2_000, 3), (70_000, 3)])
+async def test_the_end_of_a_symbol_that_left_takes_three_requests_however_long_ago(gone_after: int, asked: int) -> None:
+    """Minutes from the end of its candles to now; the exchange has its minutes and days up to its end."""
+    since, now = 100 * 86_400_000, 100 * 86_400_000 + 90 * 60_000 + gone_after * 60_000
+    end, calls = since + 90 * 60_000, []
+
+    async def klines(_symbol: str, interval: Interval, *, start_ms: int, end_ms: int, **_: object) -> Candles:
+        calls.append(interval.name)
+        rows = no_candles(sum(at < end for at in interval.opens(start_ms, end_ms)))
+        rows["open_ms"] = [at for at in interval.opens(start_ms, end_ms) if at < end]
+        return rows
+
+    service = market_module.MarketService.__new__(market_module.MarketService)
+    service.rest = SimpleNamespace(klines=klines)
+    gone = Instrument(Market.SPOT, "GONEUSDT", Status.RETIRED, 2, 2)
+    assert await service._last_candle_end(gone, since, now) == end
+    assert len(calls) == asked

@@ -24,7 +24,7 @@ from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
 from klagg.exchange.transport import SOCKETS, Transport
-from klagg.interval import DAY_MS, MINUTE, MINUTE_MS
+from klagg.interval import BY_NAME, DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
 from klagg.repair.holes import Holes
@@ -51,6 +51,7 @@ LAST_FLUSH_S: Final = 10.0
 RENEW_LEASE_S: Final = 5.0
 RETRY_S: Final = 5.0
 COUNT_S: Final = 3.0
+DAY: Final = BY_NAME["1d"]
 FACTS_S: Final = 30.0
 """What else the database says is read this often: the last hour of a whole market takes some tens of milliseconds."""
 UNVERIFIED_SHOWN: Final = 10_000
@@ -349,21 +350,33 @@ class MarketService:
             self._left_until[symbol] = since_ms, end_ms
 
     async def _last_candle_end(self, instrument: Instrument, since_ms: int, boundary_ms: int) -> int:
-        """The end of the last minute that the exchange has of a symbol that left; `since_ms` where it tells of none."""
+        """The end of the last minute that the exchange has of a symbol that left; `since_ms` where it tells of none.
+
+        Today's minutes, else those of the last day that it has any of: three requests, however long nobody looked.
+        """
+        today_ms = max(since_ms, boundary_ms - boundary_ms % DAY_MS)
         try:
-            rows = await self.rest.klines(
-                instrument.symbol,
-                MINUTE,
-                start_ms=since_ms,
-                end_ms=boundary_ms,
-                price_scale=instrument.price_scale,
-                qty_scale=instrument.qty_scale,
-                purpose=Purpose.LIVE,
-            )
+            minutes = await self._klines_of(instrument, MINUTE, today_ms, boundary_ms)
+            if len(minutes) == 0 and since_ms < today_ms:
+                days = await self._klines_of(instrument, DAY, DAY.open_at(since_ms), today_ms)
+                if len(days):
+                    day_ms = int(days[-1]["open_ms"])
+                    minutes = await self._klines_of(instrument, MINUTE, max(day_ms, since_ms), day_ms + DAY_MS)
         except RequestRejected as error:
             self.recent.note("symbol.refused", f"{instrument.symbol}: {error}")
             return since_ms
-        return int(rows[-1]["open_ms"]) + MINUTE_MS if len(rows) else since_ms
+        return int(minutes[-1]["open_ms"]) + MINUTE_MS if len(minutes) else since_ms
+
+    async def _klines_of(self, instrument: Instrument, interval: Interval, start_ms: int, end_ms: int) -> Candles:
+        return await self.rest.klines(
+            instrument.symbol,
+            interval,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            price_scale=instrument.price_scale,
+            qty_scale=instrument.qty_scale,
+            purpose=Purpose.LIVE,
+        )
 
     def _hire(self, number: int, claim: Claim) -> None:
         """A worker for every n-th virtual shard, with its own streams."""
