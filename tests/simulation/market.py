@@ -7,10 +7,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from judge.truth import MINUTE, Minute, Symbol, following, text
+from judge.truth import MINUTE, Minute, Symbol, text
 from simulation.plan import Plan, SymbolPlan
-
-LONG_MS = 60 * 60_000
 
 
 @dataclass
@@ -55,7 +53,6 @@ class Market:
         self.symbols: dict[str, Traded] = {}
         self.now_ms = plan.start_ms
         self._traded = traded
-        self._aliens = 0
         for one in plan.symbols:
             self.add(one, plan.start_ms, born_ms=plan.start_ms - int(one.age_min * MINUTE))
 
@@ -138,34 +135,6 @@ class Market:
         one.agg.append((one.agg_id, t_ms, fields))
         self._traded(one, fields)
 
-    def told_row(self, one: Traded, interval: str, open_ms: int) -> Minute:
-        """A candle as the aggregate trades of its time add up to."""
-        whole: Minute | None = None
-        at = open_ms
-        end_ms = following(interval, open_ms)
-        while at < end_ms:
-            if at in one.minutes:
-                minute = one.told_minute(at)
-                if whole is None:
-                    whole = _copied(minute)
-                else:
-                    _join(whole, minute)
-            at += MINUTE
-        assert whole is not None
-        return whole
-
 
 def _copied(one: Minute) -> Minute:
     return Minute(**vars(one))
-
-
-def _join(whole: Minute, minute: Minute) -> None:
-    if minute.trades:
-        if not whole.trades:
-            whole.open, whole.high, whole.low = minute.open, minute.high, minute.low
-            whole.first_id = minute.first_id
-        whole.high, whole.low = max(whole.high, minute.high), min(whole.low, minute.low)
-        whole.last_id = minute.last_id
-    whole.close = minute.close
-    for name in ("trades", "volume", "quote", "taker", "taker_quote"):
-        setattr(whole, name, getattr(whole, name) + getattr(minute, name))

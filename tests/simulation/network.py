@@ -47,7 +47,6 @@ class Socket:
         self.names: set[str] = set()
         self.is_disconnected = False
         self.is_close_frame_sent = False
-        self.opened_s = network.exchange.timeline.now_s
         self._network = network
         self._listener = listener
         self._loop = asyncio.get_running_loop()

@@ -64,7 +64,6 @@ class Verdict:
         self.problems: list[str] = []
         self.candles = 0
         self.verified = 0
-        self.pending = 0
         self._exchange = exchange
         self._intervals = intervals
         self._now_ms = exchange.now_ms
@@ -151,7 +150,6 @@ class Verdict:
             if truth is not None and whole:
                 self.problems.append(f"{where}: the exchange has it")
             return
-        self.pending += 1
         if whole and end_ms <= self._settled_ms and one.name not in self._exchange.vanished:
             self.problems.append(f"{where}: still not settled {(self._now_ms - end_ms) // 1000} s after its close")
 

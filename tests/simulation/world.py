@@ -51,14 +51,11 @@ OF_PROCESS = {
 """Instants that befall the process; the others befall the market, whether a process runs or not."""
 
 
-class TightSettings(Settings):
-    """Settings with less memory than people may choose."""
+def settings_of(memory_bytes: int) -> type[Settings]:
+    """Settings with a bound of memory below what people may choose."""
 
-    memory_bytes_: int = 0
-
-    @property
-    def memory_bytes(self) -> int:
-        return TightSettings.memory_bytes_
+    bound = property(lambda _self: memory_bytes)
+    return type("TightSettings", (Settings,), {"memory_bytes": bound})
 
 
 @dataclass
@@ -72,7 +69,6 @@ class Story:
     candles: int = 0
     verified: int = 0
     market_s: float = 0.0
-    settled_s: float = 0.0
     pushed: int = 0
     """Closing pushes that the exchange sent while the service was live."""
     soon: int = 0
@@ -111,7 +107,6 @@ class World:
         self.story = Story(plan)
         self.intervals = tuple(plan.intervals.split(","))
         self._instants = deque(sorted(self._all_instants(), key=lambda one: one.at_s))
-        self._chance = random.Random(f"{plan.seed} world")
         self._settled = False
         self._first_live_ms = 0
         self._wall_ms = 0.0
@@ -246,8 +241,7 @@ class World:
 
     def _settings(self) -> Settings:
         plan = self.plan
-        TightSettings.memory_bytes_ = plan.memory_bytes
-        return TightSettings(
+        return settings_of(plan.memory_bytes)(
             db=str(self.path),
             market=(plan.market,),
             intervals=(plan.intervals,),
@@ -286,7 +280,6 @@ class World:
             ]
             if not closed and service.markets[0].history_ready:
                 self._settled = True
-                self.story.settled_s = since_s
                 stopped.set()
                 return
             if since_s > PATIENCE_S:
