@@ -52,7 +52,15 @@ states = st.builds(
     st.sampled_from([0, 4, 5]),
     st.sampled_from([-1, 7]),
     st.sampled_from(Source),
-).filter(lambda state: is_possible(state.origin, verified=state.verified))
+).filter(
+    # Who traded is known by trades: what is made without any has none.
+    lambda state: (
+        is_possible(state.origin, verified=state.verified)
+        and (
+            state.origin in {Origin.EXCHANGE} or (state.trades > 0) == (state.origin in {Origin.PARTIAL, Origin.TRADES})
+        )
+    )
+)
 leaves = st.sampled_from(Leave)
 STRANGER = Leave.UNFENCED
 
@@ -101,7 +109,10 @@ def test_a_decision_is_of_one_of_four_kinds(stored, offered, leave):
             assert decision.state.revision == stored.revision
         case Action.REPLACE:
             assert not same
-            assert decision.state == replace(offered, revision=stored.revision + 1)
+            taken = replace(offered, revision=stored.revision + 1)
+            if is_dispute(stored, offered):
+                taken = replace(taken, origin=Origin.EXCHANGE, verified=False)
+            assert decision.state == taken
         case Action.REFUSE:
             assert decision.state == stored
     assert decision.became_verified == (
@@ -182,7 +193,8 @@ def test_the_order_of_two_offers_of_different_rank_does_not_matter(stored, one, 
     assume(stored is None or stored.origin not in {one.origin, other.origin})
     # `unmatched` gives way to trades, which another offer may have taken back meanwhile.
     assume(stored is None or not stored.trades or FINAL not in {one.origin, other.origin})
-    # Nor does the archive agree with itself whatever comes first.
+    # Nor does the archive agree with itself whatever comes first; that it does not is found by the guard and never offered.
+    assume(not (one.disputed or other.disputed))
     assume(not any(is_dispute(a, b) for a, b in permutations([*before, one, other], 2)))
     first, second = after([*before, one, other]), after([*before, other, one])
     assert (first.numbers, first.verified) == (second.numbers, second.verified)
