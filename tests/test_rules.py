@@ -56,9 +56,7 @@ states = st.builds(
     # Who traded is known by trades: what is made without any has none.
     lambda state: (
         is_possible(state.origin, verified=state.verified)
-        and (
-            state.origin in {Origin.EXCHANGE} or (state.trades > 0) == (state.origin in {Origin.PARTIAL, Origin.TRADES})
-        )
+        and (state.origin is Origin.EXCHANGE or (state.trades > 0) == (state.origin in {Origin.PARTIAL, Origin.TRADES}))
     )
 )
 leaves = st.sampled_from(Leave)

@@ -253,3 +253,44 @@ def folded_source(sources: Iterable[Source], *, verified: bool) -> Source:
 def folded_verified(verified: Iterable[bool]) -> bool:
     """Whether a candle folded from pieces that tile its span is verified: where all of them are."""
     return all(verified)
+
+
+# What an absence proves
+
+
+ABSENCE_APART_MS: Final = 60_000
+"""Two looks closer together than this are one: both answers may come from one machine that knows nothing yet."""
+ABSENCE_AGE_MS: Final = 600_000
+"""A kline may come late: an absence sooner after the candle's end says nothing."""
+LOOKS_AGAIN_MS: Final = (3_600_000, 86_400_000, 604_800_000)
+"""After an absence was found twice, it is looked at again so long after: an hour, a day, a week; then by the audit alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A candle that the exchange was seen not to have, each time between rows of one answer: how often, and when last."""
+
+    looks: int
+    seen_ms: int
+
+    @property
+    def proven(self) -> bool:
+        """Whether the candle may be called `unmatched`."""
+        return self.looks >= 2
+
+    @property
+    def next_ms(self) -> int | None:
+        """When it is to be looked at again; None where that is left to the audit."""
+        if not self.proven:
+            return self.seen_ms + ABSENCE_APART_MS
+        at = self.looks - 2
+        return self.seen_ms + LOOKS_AGAIN_MS[at] if at < len(LOOKS_AGAIN_MS) else None
+
+
+def absent_again(before: Absence | None, now_ms: int) -> Absence:
+    """What is known of an absence after it was seen at `now_ms`, between rows of one answer."""
+    if before is None:
+        return Absence(1, now_ms)
+    if now_ms - before.seen_ms < ABSENCE_APART_MS:
+        return before
+    return Absence(before.looks + 1, now_ms)

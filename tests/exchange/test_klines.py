@@ -70,12 +70,31 @@ def test_a_running_candle_is_left_out_and_an_unsettled_one_not_verified() -> Non
 
 def test_rows_off_the_grid_or_out_of_range_are_left_out() -> None:
     odd = [OPEN_MS + 14_789, *ROW[1:]]
-    early = [OPEN_MS - 660_000, *ROW[1:]]
     late = [OPEN_MS + 600_000, *ROW[1:]]
-    answer = rows(early, ROW, odd, late)
+    answer = rows(ROW, odd, late)
     assert answer.candles["open_ms"].tolist() == [OPEN_MS]
     # A row behind the range (a running candle, say) is no sign that the page went so far.
-    assert (answer.off_grid, answer.rows, answer.last_open_ms) == (1, 4, OPEN_MS + 14_789)
+    assert (answer.off_grid, answer.rows, answer.last_open_ms) == (1, 3, OPEN_MS + 14_789)
+
+
+def test_a_row_told_twice_is_one() -> None:
+    answer = rows(ROW, ROW, [OPEN_MS + 60_000, *ROW[1:]])
+    assert answer.candles["open_ms"].tolist() == [OPEN_MS, OPEN_MS + 60_000]
+    assert answer.repeated == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([ROW, [OPEN_MS, "1.51", *ROW[2:]]], "two different rows"),
+        ([[OPEN_MS + 60_000, *ROW[1:]], ROW], "disorder"),
+        ([ROW, [OPEN_MS + 60_000, *ROW[1:]], ROW], "disorder"),
+        ([[OPEN_MS - 660_000, *ROW[1:]], ROW], "before the"),
+    ],
+)
+def test_an_answer_that_is_none_is_void(given: list, reason: str) -> None:
+    with pytest.raises(MalformedMessage, match=reason):
+        rows(*given)
 
 
 def test_a_row_with_more_digits_widens_itself() -> None:

@@ -260,7 +260,9 @@ class Rig:
                     for open_ms in interval.opens(interval.open_at(start_ms), end_ms)
                     if interval.next_open(open_ms) <= closed_ms
                 ]
-                self.put(symbol, opens, Origin.PARTIAL, interval)
+                within = [at for at in opens if start_ms <= at and interval.next_open(at) <= end_ms]
+                self.put(symbol, within, Origin.FILLED, interval)
+                self.put(symbol, sorted({*opens}.difference(within)), Origin.PARTIAL, interval)
 
     async def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> float:
         """Let the repairer run for so long, or until something holds; returns how many seconds it took."""

@@ -142,12 +142,15 @@ async def test_rows_that_never_come_are_unmatched_on_record_and_not_asked_for_ag
 
 
 async def test_an_exchange_that_has_nothing_of_the_whole_time(rig):
-    rig.exchange.lacks["DDDUSDT"] = set(range(T0, T0 + 40 * MINUTE_MS, MINUTE_MS))
+    lacks = range(T0 + 25 * MINUTE_MS, T0 + 40 * MINUTE_MS, MINUTE_MS)
+    rig.exchange.lacks["DDDUSDT"] = set(lacks)
+    await rig.run(600)
+    assert rig.unverified > 0, "no answer has had a row after them yet"
     await rig.run(5_000, done(rig))
     rig.check()
     number = rig.ids["DDDUSDT"]
-    for interval in rig.intervals:
-        rows = rig.store.read(number, interval, T0, T0 + 30 * MINUTE_MS)
+    for interval in (MINUTE, BY_NAME["5m"]):
+        rows = rig.store.read(number, interval, lacks.start, T0 + 30 * MINUTE_MS)
         assert set(rows["origin"].tolist()) == {Origin.UNMATCHED}
     asked = len(rig.exchange.asked)
     rig.repairer = rig.new_repairer()

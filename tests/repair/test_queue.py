@@ -111,7 +111,7 @@ async def test_minutes_that_neither_side_has_are_kept_as_such_and_asked_for_no_m
     rows = rig.store.read(rig.ids[OLD], MINUTE, T0, T0 + DAY_MS)
     assert rows["origin"].tolist() == [Origin.EXCHANGE, Origin.UNMATCHED, Origin.UNMATCHED]
     assert set(rows["close"].tolist()) == {rows["close"][0]}
-    assert rig.exchange.requests(OLD) <= 2
+    assert rig.exchange.requests(OLD) <= 3
     rig.check()
 
 

@@ -132,26 +132,90 @@ async def test_minutes_that_have_not_settled_wait(bench):
     assert len(bench.rest.asked) == 1
 
 
-async def test_a_minute_the_exchange_lacks_is_unmatched_and_final(bench):
+def without_trades(rows):
+    for name in ("trades", "volume_lo", "quote_lo"):
+        rows[name] = 0
+    return rows
+
+
+async def test_a_minute_the_exchange_lacks_twice_is_unmatched(bench):
     bench.rest.candles = minutes([200, 201, 202], origin=Origin.EXCHANGE, verified=True)[[0, 2]]
-    await bench.put(minutes([100, 101, 102], origin=Origin.PARTIAL))
+    await bench.put(minutes([100, 101, 102], origin=Origin.PARTIAL)[[0, 2]])
+    await bench.put(without_trades(minutes([101], T0 + MINUTE_MS, origin=Origin.FILLED)))
+    await bench.repairer.fill(20.0)
+    assert (await bench.read())["origin"].tolist() == [Origin.EXCHANGE, Origin.FILLED, Origin.EXCHANGE]
+    bench.now_ms += 30 * MINUTE_MS
     await bench.repairer.fill(20.0)
     rows = await bench.read()
     assert rows["origin"].tolist() == [Origin.EXCHANGE, Origin.UNMATCHED, Origin.EXCHANGE]
-    assert rows["close"].tolist() == [200, 101, 202]
+    assert rows["close"].tolist() == [200, 200, 202]
     asked = len(bench.rest.asked)
     await bench.repairer.fill(20.0)
     assert len(bench.rest.asked) == asked
 
 
-async def test_a_late_kline_is_waited_for_ten_minutes(bench):
+async def test_no_absence_is_believed_where_klagg_has_seen_trades(bench):
+    bench.rest.candles = minutes([200, 201, 202], origin=Origin.EXCHANGE, verified=True)[[0, 2]]
+    await bench.put(minutes([100, 101, 102], origin=Origin.PARTIAL))
+    for _ in range(5):
+        await bench.repairer.fill(20.0)
+        bench.now_ms += 60 * MINUTE_MS
+    assert (await bench.read())["origin"].tolist() == [Origin.EXCHANGE, Origin.PARTIAL, Origin.EXCHANGE]
+    bench.rest.candles = minutes([200, 201, 202], origin=Origin.EXCHANGE, verified=True)
+    bench.now_ms += 60 * MINUTE_MS
+    await bench.repairer.fill(20.0)
+    assert (await bench.read())["close"].tolist() == [200, 201, 202]
+
+
+async def test_empty_answers_are_no_evidence(bench):
+    await bench.put(without_trades(minutes([100, 100], origin=Origin.FILLED)))
+    for _ in range(5):
+        await bench.repairer.fill(20.0)
+        bench.now_ms += 60 * MINUTE_MS
+    assert (await bench.read())["origin"].tolist() == [Origin.FILLED] * 2
+    bench.rest.candles = minutes([200, 201], origin=Origin.EXCHANGE, verified=True)
+    bench.now_ms += 60 * MINUTE_MS
+    await bench.repairer.fill(20.0)
+    assert (await bench.read())["close"].tolist() == [200, 201]
+
+
+async def test_what_is_unmatched_is_looked_at_again_after_an_hour_and_gives_way(bench):
+    bench.rest.candles = minutes([200, 201, 202], origin=Origin.EXCHANGE, verified=True)[[0, 2]]
+    await bench.put(bench.rest.candles)
+    await bench.put(without_trades(minutes([101], T0 + MINUTE_MS, origin=Origin.UNMATCHED)))
+    for _ in range(2):
+        await bench.thread.call(bench.store.note_absent, ID, MINUTE, [T0 + MINUTE_MS], bench.now_ms)
+        bench.now_ms += 2 * MINUTE_MS
+    bench.rest.candles = minutes([200, 201, 202], origin=Origin.EXCHANGE, verified=True)
+    running = asyncio.create_task(bench.repairer.run())
+
+    async def pass_by(ms):
+        for _ in range(20):
+            bench.now_ms += ms // 20
+            await bench.clock.advance(ms // 20)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+
+    try:
+        await pass_by(20 * MINUTE_MS)
+        assert (await bench.read())["close"].tolist() == [200, 101, 202]
+        await pass_by(60 * MINUTE_MS)
+    finally:
+        running.cancel()
+    assert (await bench.read())["close"].tolist() == [200, 201, 202]
+
+
+async def test_an_answer_that_nobody_foresaw_puts_one_symbol_aside(bench):
+    bench.rest.fails = [IndexError("list index out of range")]
+    bench.rest.candles = minutes([200], origin=Origin.EXCHANGE, verified=True)
     await bench.put(minutes([100], origin=Origin.PARTIAL))
-    bench.now_ms = T0 + 5 * MINUTE_MS
     await bench.repairer.fill(20.0)
-    assert (await bench.read())["origin"].tolist() == [Origin.PARTIAL]
-    bench.now_ms = T0 + 11 * MINUTE_MS
+    assert bench.repairer.stats.put_aside == 1
+    (entry,) = await bench.thread.call(bench.store.quarantined, Market.USDM, 9)
+    assert (entry.symbol, entry.door) == ("AAAUSDT", "repair")
+    bench.now_ms += 60 * MINUTE_MS
     await bench.repairer.fill(20.0)
-    assert (await bench.read())["origin"].tolist() == [Origin.UNMATCHED]
+    assert (await bench.read())["close"].tolist() == [200]
 
 
 async def test_a_longer_candle_that_minutes_do_not_tile_is_fetched_itself(bench):

@@ -195,11 +195,19 @@ class _Backfill:
             await self._call(self._stored.fold_lacking, day)
 
     async def _find_days(self, number: int, before_ms: int) -> None:
-        """A whole day without minutes is before the listing, or there was none: a row a day tells where any are."""
+        """A whole day without minutes is before the listing, or there was none: a row a day tells where any are.
+
+        If that day has one itself, its minutes were not given though they are there: they are asked for once more.
+        """
         self._present[number] = set(range(before_ms, self._end_ms, DAY_MS))
         first_ms = self._start_ms - self._start_ms % DAY_MS
-        rows = await self._klines(number, BY_NAME["1d"], first_ms, before_ms) if first_ms < before_ms else no_candles()
+        rows = await self._klines(number, BY_NAME["1d"], first_ms, before_ms + DAY_MS)
         self._present[number].update(rows["open_ms"].tolist())
+        if before_ms in rows["open_ms"]:
+            minutes = await self._klines(number, MINUTE, before_ms, before_ms + DAY_MS)
+            await self._call(
+                self._stored.bring, self._instruments[number], number, minutes, before_ms, before_ms + DAY_MS
+            )
 
     async def _klines(self, instrument_id: int, interval: Interval, start_ms: int, end_ms: int) -> Candles:
         instrument = self._instruments[instrument_id]
@@ -221,6 +229,12 @@ class _Backfill:
         """What can only be done when an instrument's minutes are all there: gaps, the edges, the open candles."""
         closed_upto_ms = await self._call(self._stored.closed_upto_ms)
         await self._call(self._stored.fill_gaps, instrument_id)
+        for start_ms, end_ms in await self._call(self._stored.unsettled_spans, instrument_id):
+            rows = await self._klines(instrument_id, MINUTE, start_ms, end_ms)
+            await self._call(
+                self._stored.bring, self._instruments[instrument_id], instrument_id, rows, start_ms, end_ms
+            )
+            await self._call(self._stored.judge, instrument_id, rows, start_ms, end_ms, self._now_ms())
         pieces = no_candles()
         opened = [i.open_at(self._start_ms) for i in self._intervals if i.open_at(self._start_ms) < self._start_ms]
         limit_ms = min(self._end_ms, closed_upto_ms or self._end_ms)

@@ -1,7 +1,7 @@
 """What a backfill does with the database; every function here runs in the store's thread."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from klagg.refold import Refolded, Span, refold
 from klagg.store import SqliteStore, WriteResult
 
 Returned = TypeVar("Returned")
+
+SPANS_AT_ONCE: Final = 200
+"""Spans of absent minutes that one backfill of a symbol asks for once more, the newest first; the others come with the next."""
 
 
 class Stored:
@@ -74,13 +77,6 @@ class Stored:
             ours, theirs = matched(stored, rows)
             self._summary.differences.note(self._market, instrument.symbol, stored[ours], rows[theirs], "rest")
             self.write(instrument_id, rows)
-            # Where it has later ones, it has no kline for what it left out: what klagg made for that time is final.
-            lacking = ~np.isin(stored["open_ms"], rows["open_ms"]) & (stored["open_ms"] < rows["open_ms"][-1])
-            lacking &= ~rules.is_final(stored["origin"], stored["flags"] & Flag.VERIFIED != 0)
-            if lacking.any():
-                final = stored[lacking]
-                final["origin"] = Origin.UNMATCHED
-                self._summary.unmatched += int(self._put(instrument_id, final).accepted.sum())
             span = Span(instrument_id, start_ms, end_ms)
             refolded = refold(self._store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
         self._summary.folded += len(refolded.candles)
@@ -105,16 +101,54 @@ class Stored:
             self._summary.changed += int(result.changed.sum())
 
     def fill_gaps(self, instrument_id: int) -> None:
-        """Put candles where the exchange, asked for the whole range, has none between others."""
+        """Put candles where there are none between others, so that the series has no hole: `filled`, and so in the queue."""
         store = self._store
-        gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms)
+        gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms, Origin.FILLED)
         if len(gaps) == 0:
             return
         with self._store.transaction():
-            self._put(instrument_id, gaps)
+            self._summary.filled += int(self._put(instrument_id, gaps).accepted.sum())
             span = Span(instrument_id, int(gaps["open_ms"][0]), int(gaps["open_ms"][-1]) + MINUTE_MS)
             refold(store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
-        self._summary.unmatched += len(gaps)
+
+    def unsettled_spans(self, instrument_id: int) -> list[tuple[int, int]]:
+        """The minutes between others that the exchange did not give, newest first: from the minute before to the end of the one after.
+
+        One answer that spans them shows whether it has none for them.
+        """
+        spans: list[tuple[int, int]] = []
+        settled_ms = begun_ms = None
+        for rows in self._store.iter_read(instrument_id, MINUTE, self._start_ms, self._end_ms):
+            settled = rules.is_final(rows["origin"], rows["flags"] & Flag.VERIFIED != 0)
+            if settled.all() and begun_ms is None:
+                settled_ms = int(rows["open_ms"][-1])
+                continue
+            for open_ms, is_settled in zip(rows["open_ms"].tolist(), settled.tolist(), strict=True):
+                if not is_settled:
+                    begun_ms = settled_ms if begun_ms is None else begun_ms
+                    continue
+                if begun_ms is not None:
+                    spans.append((begun_ms, open_ms + MINUTE_MS))
+                settled_ms, begun_ms = open_ms, None
+        return spans[: -SPANS_AT_ONCE - 1 : -1]
+
+    def judge(self, instrument_id: int, rows: Candles, start_ms: int, end_ms: int, now_ms: int) -> None:
+        """Note what an answer lacks between two of its rows; what it lacked at another time too is `unmatched`."""
+        if len(rows) < 2:
+            return
+        with self._store.transaction():
+            stored = self._store.read(instrument_id, MINUTE, int(rows["open_ms"][0]), int(rows["open_ms"][-1]))
+            lacking = ~np.isin(stored["open_ms"], rows["open_ms"]) & (stored["trades"] == 0)
+            lacking &= ~rules.is_final(stored["origin"], stored["flags"] & Flag.VERIFIED != 0)
+            lacking &= stored["open_ms"] <= now_ms - rules.ABSENCE_AGE_MS - MINUTE_MS
+            proven = self._store.note_absent(instrument_id, MINUTE, stored["open_ms"][lacking].tolist(), now_ms)
+            final = stored[np.isin(stored["open_ms"], list(proven))]
+            if len(final) == 0:
+                return
+            final["origin"] = Origin.UNMATCHED
+            self._summary.unmatched += int(self._put(instrument_id, final).accepted.sum())
+            span = Span(instrument_id, start_ms, end_ms)
+            refold(self._store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
 
     def fold_open(self, instrument: Instrument, instrument_id: int, pieces: Candles, held_ms: int) -> Refolded:
         """Fold the running candles, from these closed `pieces` where the history begins within one; `held_ms` as in `Span`."""

@@ -32,7 +32,8 @@ class BackfillSummary:
     """What a backfill did.
 
     `fetched` candles came from the exchange; `written` are those that are new or were confirmed, `changed` those whose
-    numbers it put right; `unmatched` minutes it does not have; days of symbols `requested`, or there already (`skipped`);
+    numbers it put right; `filled` minutes that it did not give between others, made so that the series has no hole, and asked for
+    again; `unmatched` minutes that it was seen not to have, twice; days of symbols `requested`, or there already (`skipped`);
     `weight` spent on klines.
     """
 
@@ -40,6 +41,7 @@ class BackfillSummary:
     written: int = 0
     changed: int = 0
     folded: int = 0
+    filled: int = 0
     unmatched: int = 0
     skipped_days: int = 0
     requested_days: int = 0

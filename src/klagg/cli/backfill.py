@@ -93,6 +93,7 @@ def _by_rest(settings: "Settings", start: str, end: str | None, *, again: bool, 
     print(f"weight              {summary.weight:,} ({report['weight_per_min']:,} a minute)")
     print(f"candles written     {summary.written:,} ({summary.changed:,} changed what was there)")
     print(f"candles folded      {summary.folded:,}")
+    print(f"filled minutes      {summary.filled:,}")
     print(f"unmatched minutes   {summary.unmatched:,}")
     print(f"days of symbols     {summary.requested_days:,} fetched, {summary.skipped_days:,} were there already")
     if summary.refused_symbols:

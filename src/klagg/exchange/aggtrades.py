@@ -1,5 +1,6 @@
 """Aggregate trades of REST to trade rows. Pure."""
 
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -29,13 +30,17 @@ _AGG_TRADES: Final = msgspec.json.Decoder(list[_AggTrade])
 
 
 def parse_rows(body: bytes, _asked_ms: int) -> Trades:
-    """The trades of an answer in its order, slot 0, at the scale each needs.
+    """The trades of an answer, ascending by id, slot 0, at the scale each needs; one told twice in a row is one.
 
     Raises:
-        MalformedMessage: not rows of aggregate trades.
+        MalformedMessage: not rows of aggregate trades, or rows in disorder, or two different ones of one id.
     """
     try:
-        rows = _AGG_TRADES.decode(body)
+        told = _AGG_TRADES.decode(body)
+        rows = [row for at, row in enumerate(told) if at == 0 or row != told[at - 1]]
+        for one, other in pairwise(rows):
+            if other.a <= one.a:
+                raise MalformedMessage(f"aggregate trades: {other.a} after {one.a}")
         trades = np.zeros(len(rows), TRADE)
         for at, row in enumerate(rows):
             price, price_scale = mantissa_and_scale(row.p)

@@ -1,7 +1,10 @@
 """Kline rows to candles, and the cheapest way to ask for many of them. Pure.
 
 A row widens its own scales where it has more digits than asked for; rows off the interval's grid (old outages have them),
-outside the range, or still running are left out and counted.
+behind the range, or still running are left out and counted.
+
+An answer is believed only if it is one: its rows ascend and lie within what was asked. A row told twice is one; two different
+rows of one open, rows in disorder, or the page before once more make the whole answer void, and it is asked for again.
 """
 
 from collections.abc import Sequence
@@ -68,12 +71,16 @@ _ROWS: Final = msgspec.json.Decoder(list[_Row])
 
 @dataclass(frozen=True, slots=True)
 class KlinePage:
-    """One answer: its usable candles, how many rows it held, the open of the last one in the range (-1 for none), rows left out."""
+    """One answer: its usable candles, how many rows it held, the opens of the first and the last one in the range (-1 for none)."""
 
     candles: Candles
     rows: int
+    first_open_ms: int
     last_open_ms: int
     off_grid: int
+    """Rows left out that open at no open of the interval."""
+    repeated: int
+    """Rows left out that say again what the row before them said."""
 
 
 def parse_rows(
@@ -91,18 +98,31 @@ def parse_rows(
         qty_scale: the least scale of quantities.
 
     Raises:
-        MalformedMessage: not rows of klines.
+        MalformedMessage: not rows of klines, or not those of what was asked: in disorder, contradicting, of an earlier time.
     """
     try:
         rows = _ROWS.decode(body)
         candles = no_candles(len(rows))
-        kept = off_grid = 0
-        last_open_ms = -1
+        kept = off_grid = repeated = 0
+        first_open_ms = last_open_ms = -1
+        before: _Row | None = None
         for row in rows:
             open_ms = row.open_ms
-            if not start_ms <= open_ms < end_ms:
+            if before is not None and open_ms <= before.open_ms:
+                if row == before:
+                    repeated += 1
+                    continue
+                what = "two different rows of one open" if open_ms == before.open_ms else "rows in disorder"
+                raise MalformedMessage(f"klines of interval {interval}: {what}, {open_ms} after {before.open_ms}")
+            before = row
+            if open_ms < start_ms:
+                raise MalformedMessage(
+                    f"klines of interval {interval}: a row of {open_ms}, before the {start_ms} asked for"
+                )
+            if open_ms >= end_ms:
                 continue  # and no sign of how far the page goes: a running candle may stand behind the range
-            last_open_ms = max(last_open_ms, open_ms)
+            first_open_ms = open_ms if first_open_ms < 0 else first_open_ms
+            last_open_ms = open_ms
             if not interval.is_open(open_ms):
                 off_grid += 1
                 continue
@@ -119,7 +139,7 @@ def parse_rows(
             kept += 1
     except (msgspec.MsgspecError, NumberError, UnicodeDecodeError, OverflowError) as error:
         raise MalformedMessage(f"a kline row of interval {interval} cannot be read ({error})") from error
-    return KlinePage(candles[:kept].copy(), len(rows), last_open_ms, off_grid)
+    return KlinePage(candles[:kept].copy(), len(rows), first_open_ms, last_open_ms, off_grid, repeated)
 
 
 def candle_fields(texts: Sequence[str], trades: int, price_scale: int, qty_scale: int) -> tuple[int, ...]:

@@ -22,6 +22,8 @@ from klagg.model import Candles, Instrument, Market, Status, Trades
 log = structlog.get_logger()
 
 TIME_WEIGHT: Final = 1
+AGAIN_S: Final = 1.0
+"""After so long an answer that should have more rows is asked for again: it may come from a machine that knows nothing yet."""
 EXCHANGE_INFO_WEIGHT: Final = {Market.USDM: 1, Market.SPOT: 20}
 
 
@@ -55,6 +57,8 @@ class RestClient:
         self._unknown_statuses: frozenset[str] = frozenset()
         self.off_grid_rows = 0
         """Kline rows left out because no candle of their interval opens there."""
+        self.repeated_rows = 0
+        """Kline rows left out because an answer told them twice."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,21 +170,31 @@ class RestClient:
     ) -> AsyncIterator[Candles]:
         """The exchange's closed candles that open in `[start_ms, end_ms)`, ascending, page by page.
 
-        Slot 0, origin EXCHANGE, ids -1. VERIFIED is set where the candle had settled (10 s after its close) when it was
-        asked for. Scales are at least those given; a row with more digits has wider ones. Times that the exchange has no
-        row for are simply absent.
+        Slot 0, origin EXCHANGE, source API, ids -1. VERIFIED is set where the candle had settled (10 s after its close) when it was
+        asked for. Scales are at least those given; a row with more digits has wider ones.
+
+        What is absent between two candles was absent between two rows of one answer. What is absent before the first and after the
+        last is not proven: a page that ends early is asked for again, from its last row on, and believed to end there for no more
+        than that the next answer has nothing further.
 
         Raises:
             ExchangeError: see `Http.get`.
         """
         end_ms = min(end_ms, interval.open_at(self._now_ms()))
-        cursor_ms = start_ms
+        cursor_ms, last_ms, ended = start_ms, -1, False
+        # `ended`: the answer before ended early, or began late; this one goes on from its last row, so that one answer spans both.
         while (rows_left := count_opens(interval, cursor_ms, end_ms)) > 0:
             limit, weight = kline_rows.page(self._market, rows_left)
+            overlaps = ended and last_ms >= 0
+            if overlaps:
+                limit, weight = kline_rows.page(self._market, rows_left + 1)
+                cursor_ms = last_ms
             first_ms = cursor_ms
 
-            def parse(body: bytes, asked_ms: int, first_ms: int = first_ms) -> kline_rows.KlinePage:
-                return kline_rows.parse_rows(
+            def parse(
+                body: bytes, asked_ms: int, first_ms: int = first_ms, overlaps: bool = overlaps
+            ) -> kline_rows.KlinePage:
+                page = kline_rows.parse_rows(
                     body,
                     interval,
                     start_ms=first_ms,
@@ -189,6 +203,11 @@ class RestClient:
                     price_scale=price_scale,
                     qty_scale=qty_scale,
                 )
+                if overlaps and page.first_open_ms > first_ms:
+                    raise MalformedMessage(
+                        f"klines of {symbol} {interval}: the row of {first_ms} was told before and is gone"
+                    )
+                return page
 
             params: Params = {
                 "symbol": symbol,
@@ -198,14 +217,33 @@ class RestClient:
                 "limit": limit,
             }
             answer = await self._http.get("/klines", params, parse, weight=weight, purpose=purpose)
-            if answer.off_grid:
-                self.off_grid_rows += answer.off_grid
-                log.warning("rest.klines_off_grid", symbol=symbol, interval=interval.name, rows=answer.off_grid)
-            if len(answer.candles):
-                yield answer.candles
-            if answer.rows < limit or answer.last_open_ms < cursor_ms:
-                return
-            cursor_ms = interval.next_open(interval.open_at(answer.last_open_ms))
+            self._note_left_out(symbol, interval, answer)
+            if last_ms >= 0 and answer.first_open_ms > cursor_ms and not ended:
+                # Something is absent right behind the page before: no one answer has shown it between two rows.
+                ended = True
+                continue
+            news = answer.candles[answer.candles["open_ms"] > last_ms]
+            if len(news):
+                yield news
+            if answer.last_open_ms <= last_ms:
+                if ended:
+                    return
+                ended = True
+                await self._clock.sleep(AGAIN_S)
+                continue
+            last_ms = answer.last_open_ms
+            cursor_ms = interval.next_open(interval.open_at(last_ms))
+            ended = answer.rows < limit
+            if ended and cursor_ms < end_ms:
+                await self._clock.sleep(AGAIN_S)
+
+    def _note_left_out(self, symbol: str, interval: Interval, answer: kline_rows.KlinePage) -> None:
+        if answer.off_grid:
+            self.off_grid_rows += answer.off_grid
+            log.warning("rest.klines_off_grid", symbol=symbol, interval=interval.name, rows=answer.off_grid)
+        if answer.repeated:
+            self.repeated_rows += answer.repeated
+            log.warning("rest.klines_repeated", symbol=symbol, interval=interval.name, rows=answer.repeated)
 
     async def agg_trades(
         self,

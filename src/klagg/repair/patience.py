@@ -66,6 +66,10 @@ class Patience:
         self._lacked.add(key)
         self.put_off([key], now_ms + max(RETRY_MS, (now_ms - end_ms) // 4), now_ms)
 
+    def is_absent(self, keys: Iterable[Key]) -> None:
+        """Candles that the exchange was seen not to have are looked at again: the answer has to span them."""
+        self._lacked.update(keys)
+
     def has_lacked(self, key: Key) -> bool:
         """Whether an answer has lacked a candle already."""
         return key in self._lacked

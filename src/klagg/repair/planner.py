@@ -20,6 +20,8 @@ LEISURE_AGE_MS: Final = 45_000
 """A candle this old after its close has had its chance of a closing push."""
 LEISURE_SHARE: Final = 0.25
 """How much of the exchange's weight per minute the comparison at leisure may take."""
+ABSENT_AT_ONCE: Final = 1_000
+"""Candles called `unmatched` that are looked at again in one plan; the others come with the next."""
 LONGER_AT_ONCE: Final = 1_000
 """Longer candles of one plan that are folded from what is stored, before their own klines are asked for: below half a second
 of the store's time."""
@@ -73,11 +75,23 @@ class Planner:
                 self._leisure_ms = now_ms
                 leisurely = await self._leisure.ready(now_ms, awake, self._is_ready, hold=False)
                 fetches = await self._fetches(leisurely, Why.LEISURE)
+                fetches += plan.fetches(self._market, await self._absent(now_ms, awake), Why.LEISURE)
                 weight = int(self._budget.limit * LEISURE_SHARE)
                 planned += plan.affordable(self._market, fetches, weight)
             else:
                 planned += [fetch for fetch in left if fetch.why is Why.LEISURE]
         self._agenda.put(planned)
+
+    async def _absent(self, now_ms: int, awake: Collection[int]) -> Wanted:
+        """The `unmatched` candles that are to be looked at again by now."""
+        due = await self._store.call(self._store.store.absent_due, self._market, now_ms, ABSENT_AT_ONCE)
+        wanted: dict[tuple[int, int], list[int]] = {}
+        for row in due:
+            key = int(row["instrument_id"]), int(row["interval"]), int(row["open_ms"])
+            if key[0] in awake and self._is_ready(key):
+                wanted.setdefault(key[:2], []).append(key[2])
+                self._patience.is_absent([key])
+        return wanted
 
     def _is_ready(self, key: Key) -> bool:
         return self._patience.is_ready(key, self.planned_ms) and not self._agenda.is_flying(key)

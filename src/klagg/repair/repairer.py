@@ -26,6 +26,7 @@ from klagg.repair.agenda import Agenda
 from klagg.repair.patience import RETRY_MS, Patience
 from klagg.repair.plan import Fetch, Why
 from klagg.repair.planner import Planner
+from klagg.store import Quarantined
 from klagg.store.thread import StoreThread
 
 log = structlog.get_logger()
@@ -55,7 +56,7 @@ class RepairStats:
 
     `repaired`: urgent or differing candles replaced; `equal`: found equal by REST; `differences`: candles that stood on
     evidence and differed; `pending`: urgent candles of the last plan, and those on
-    their way; `refused`: requests that the exchange refused.
+    their way; `refused`: requests that the exchange refused; `put_aside`: answers that klagg could not handle.
     """
 
     repaired: int = 0
@@ -66,6 +67,7 @@ class RepairStats:
     requests: int = 0
     dropped: int = 0
     refused: int = 0
+    put_aside: int = 0
     last_error: str = ""
 
 
@@ -207,6 +209,8 @@ class Repairer:
             except (KlaggError, OSError, TimeoutError) as error:
                 self._note(error, fetch)
                 self._patience.failed(fetch.instrument_id, self._now_ms())
+            except Exception as error:  # noqa: BLE001 - data that nobody foresaw put one symbol's work aside, and end nothing
+                await self._put_aside(fetch, error)
             finally:
                 self._agenda.done(fetch)
                 if not ended and fetch.why is Why.ASKED:
@@ -223,11 +227,14 @@ class Repairer:
         if self._is_late(self._rest.budget.wait_ms(fetch.weight(self._market), Purpose.REPAIR, now_ms)):
             return False
         self.stats.requests += 1
+        start_ms, end_ms = fetch.start_ms, plan.asked_end_ms(self._market, fetch, now_ms)
+        if self._has_lacked(fetch):
+            start_ms, end_ms = await self._store.call(settling.span_to_ask, self._store.store, fetch, now_ms)
         rows = await self._rest.klines(
             instrument.symbol,
             fetch.interval,
-            start_ms=fetch.start_ms,
-            end_ms=plan.asked_end_ms(self._market, fetch, now_ms),
+            start_ms=start_ms,
+            end_ms=end_ms,
             price_scale=instrument.price_scale,
             qty_scale=instrument.qty_scale,
             purpose=Purpose.REPAIR,
@@ -239,6 +246,11 @@ class Repairer:
             # What the store knows the engine must be told, at the end of a start too.
             await landing
             raise
+
+    def _has_lacked(self, fetch: Fetch) -> bool:
+        """Whether an answer has lacked a candle of this range, so that the next one has to span it."""
+        opens = fetch.opens or range(fetch.start_ms, fetch.end_ms, MINUTE_MS)
+        return any(self._patience.has_lacked((fetch.instrument_id, fetch.interval.code, open_ms)) for open_ms in opens)
 
     async def _land(self, fetch: Fetch, rows: Candles, instrument: Instrument, now_ms: int) -> bool:
         """Bring an answer to the store and tell the engine; returns whether nothing of it is to be asked for again."""
@@ -261,7 +273,6 @@ class Repairer:
             instrument,
             fetch,
             rows,
-            tried=lambda open_ms: self._patience.has_lacked((fetch.instrument_id, fetch.interval.code, open_ms)),
             held_ms=held_ms,
             now_ms=now_ms,
         )
@@ -297,6 +308,27 @@ class Repairer:
                 candles=settled.unmatched,
                 start_ms=fetch.start_ms,
             )
+
+    async def _put_aside(self, fetch: Fetch, error: Exception) -> None:
+        """An answer could not be handled: the symbol rests, and that it does is on record."""
+        instrument = self._known().get(fetch.instrument_id)
+        symbol = "" if instrument is None else instrument.symbol
+        log.error("repair.put_aside", market=self._market.value, symbol=symbol, reason=repr(error), exc_info=error)
+        self.stats.put_aside += 1
+        self._patience.failed(fetch.instrument_id, self._now_ms())
+        entry = Quarantined(
+            self._market,
+            symbol,
+            "repair",
+            "an answer that klagg could not handle",
+            fetch.interval.name,
+            fetch.start_ms,
+            repr(error),
+        )
+        try:
+            await self._store.call(self._store.store.put_aside, [entry], self._now_ms())
+        except (KlaggError, OSError) as failure:
+            self._note(failure, fetch)
 
     async def _refused(self, fetch: Fetch, error: RequestRejected) -> None:
         """The exchange refuses a symbol: it rests; once that has lasted, what is unverified of it goes on record."""

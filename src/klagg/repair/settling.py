@@ -3,7 +3,7 @@
 Synchronous, in the store's thread, one transaction each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +17,9 @@ from klagg.repair.plan import Fetch, Wanted, Why
 from klagg.repair.queue import LONGER_AGE_MS
 from klagg.store import SqliteStore
 
-UNMATCHED_AGE_MS: Final = 600_000
-"""A kline that the exchange still does not have this long after the close will not come. That is believed where the answer has a
-later one, or at the second time: an answer may come from a machine that knows nothing yet."""
-
+REACH: Final = 400
+"""So many candles before and after those that an answer lacked are looked through for ones that the exchange is known to have: the
+next answer shall reach from one to the other, so that what lies between them is absent and not just unanswered."""
 
 _FAR_MS: Final = 1 << 62
 
@@ -37,7 +36,7 @@ class Settled:
     lacked: list[int]
     """Opens that the answer should have had and that may still come."""
     refused: int
-    """Minutes that their owner has not closed yet."""
+    """Candles that the store did not take: their owner has not closed their minutes yet, or they cannot be."""
     refolded: Refolded
 
     @property
@@ -54,13 +53,12 @@ def settle(
     fetch: Fetch,
     rows: Candles,
     *,
-    tried: Callable[[int], bool],
     held_ms: int,
     now_ms: int,
 ) -> Settled:
-    """Write an answer, mark what it lacks, fold the parents.
+    """Write an answer, note and mark what it lacks, fold the parents; `held_ms` is as in `Span`.
 
-    `tried` says of an open whether an earlier answer lacked it too; `held_ms` is as in `Span`.
+    `rows` may reach beyond the range that is to be settled: they show what the answer spans.
     """
     inside = (rows["open_ms"] >= fetch.start_ms) & (rows["open_ms"] < fetch.end_ms)
     if fetch.opens:
@@ -69,19 +67,16 @@ def settle(
     with store.transaction(), store.knowing(now_ms):
         held = store.read(fetch.instrument_id, fetch.interval, fetch.start_ms, fetch.end_ms)
         result = store.write(np.full(len(wanted), fetch.instrument_id, np.int64), wanted)
-        passed_ms = int(rows["open_ms"].max(initial=-1))
         missing = _missing(fetch, instrument, rows, held)
-        final = [
-            open_ms
-            for open_ms in missing
-            if fetch.interval.next_open(open_ms) <= now_ms - UNMATCHED_AGE_MS
-            and (open_ms < passed_ms or tried(open_ms))
-        ]
-        lacking = _unmatched(store, fetch, held, final)
-        if len(lacking):
-            written = store.write(np.full(len(lacking), fetch.instrument_id, np.int64), lacking)
-            lacking = lacking[written.accepted]
-        touched = [*wanted["open_ms"][result.accepted].tolist(), *lacking["open_ms"].tolist()]
+        again = fetch.opens.intersection(held["open_ms"][held["origin"] == Origin.UNMATCHED].tolist())
+        again = again.difference(rows["open_ms"].tolist())
+        proven = _proven_absent(store, fetch, instrument, rows, held, sorted({*missing, *again}), now_ms) - again
+        lacking = _made(store, fetch, held, proven, Origin.UNMATCHED)
+        # What nobody has is made all the same, so that the series has no hole, and stays in the queue.
+        filled = _made(store, fetch, held, sorted(set(missing) - proven - set(held["open_ms"].tolist())), Origin.FILLED)
+        lacking, filled = (_put(store, fetch.instrument_id, made) for made in (lacking, filled))
+        touched = [*wanted["open_ms"][result.accepted].tolist()]
+        touched += [*lacking["open_ms"].tolist(), *filled["open_ms"].tolist()]
         spans = []
         if touched:
             end_ms = fetch.interval.next_open(max(touched))
@@ -103,7 +98,7 @@ def settle(
         changed=int(changed.sum()),
         differences=int(np.isin(wanted["open_ms"][result.changed], evident).sum()),
         unmatched=len(lacking),
-        lacked=sorted(set(missing) - set(final)),
+        lacked=sorted({*missing, *again}.difference(lacking["open_ms"].tolist())),
         refused=int((result.revisions < 0).sum()),
         refolded=refolded,
     )
@@ -128,13 +123,67 @@ def _missing(fetch: Fetch, instrument: Instrument, rows: Candles, held: Candles)
     return sorted(wanted.difference(rows["open_ms"].tolist()))
 
 
-def _unmatched(store: SqliteStore, fetch: Fetch, held: Candles, opens: list[int]) -> Candles:
-    """The candles to be marked as ones that the exchange does not have.
+def _proven_absent(
+    store: SqliteStore,
+    fetch: Fetch,
+    instrument: Instrument,
+    rows: Candles,
+    held: Candles,
+    missing: Sequence[int],
+    now_ms: int,
+) -> set[int]:
+    """Of the opens that an answer lacks, those of which that is proof by now: see `rules.Absence`.
 
-    Where we have none either, one without trades at the close before: so the series stays whole, and the time is final.
+    It is for opens between two rows of the answer, and for those after its last row where the symbol has left trading. Where klagg
+    has seen trades no absence is believed.
     """
-    marked = held[np.isin(held["open_ms"], opens)].copy()
-    marked["origin"] = Origin.UNMATCHED
+    if len(rows) == 0:
+        return set()
+    first_ms, last_ms = int(rows["open_ms"].min()), int(rows["open_ms"].max())
+    if instrument.status is Status.RETIRED:
+        last_ms = _FAR_MS
+    seen = [
+        open_ms
+        for open_ms in missing
+        if first_ms < open_ms < last_ms and fetch.interval.next_open(open_ms) <= now_ms - rules.ABSENCE_AGE_MS
+    ]
+    proven = store.note_absent(fetch.instrument_id, fetch.interval, seen, now_ms)
+    return proven.difference(held["open_ms"][held["trades"] > 0].tolist())
+
+
+def span_to_ask(store: SqliteStore, fetch: Fetch, now_ms: int) -> tuple[int, int]:
+    """The range to ask for where an answer lacked some of a fetch before: from a candle that the exchange has to the next one.
+
+    Where none is known within `REACH` candles, so far.
+    """
+    interval, start_ms, end_ms = fetch.interval, fetch.start_ms, fetch.end_ms
+    before = store.read(fetch.instrument_id, interval, 0, start_ms, REACH, descending=True)
+    before = before[before["flags"] & Flag.VERIFIED != 0]
+    first_ms = int(before["open_ms"][0]) if len(before) else interval.open_at(max(start_ms - 1, 0))
+    after = store.read(fetch.instrument_id, interval, end_ms, _FAR_MS, REACH)
+    after = after[after["flags"] & Flag.VERIFIED != 0]
+    if len(after):
+        return first_ms, interval.next_open(int(after["open_ms"][0]))
+    last_ms = end_ms
+    for _ in range(REACH):
+        if last_ms > now_ms:
+            break
+        last_ms = interval.next_open(last_ms)
+    return first_ms, last_ms
+
+
+def _put(store: SqliteStore, instrument_id: int, candles: Candles) -> Candles:
+    """Write candles: those that were taken."""
+    if len(candles) == 0:
+        return candles
+    taken: Candles = candles[store.write(np.full(len(candles), instrument_id, np.int64), candles).accepted]
+    return taken
+
+
+def _made(store: SqliteStore, fetch: Fetch, held: Candles, opens: Collection[int], origin: Origin) -> Candles:
+    """Candles of klagg's own for opens that the exchange did not give: what is held, else one without trades at the close before."""
+    marked = held[np.isin(held["open_ms"], list(opens))].copy()
+    marked["origin"] = origin
     made = no_candles(len(opens))
     count = 0
     for open_ms in sorted(set(opens).difference(marked["open_ms"].tolist())):
@@ -142,7 +191,7 @@ def _unmatched(store: SqliteStore, fetch: Fetch, held: Candles, opens: list[int]
         if len(before) == 0:
             continue
         row = made[count]
-        row["interval"], row["origin"], row["flags"] = fetch.interval.code, Origin.UNMATCHED, Flag.CLOSED
+        row["interval"], row["origin"], row["flags"] = fetch.interval.code, origin, Flag.CLOSED
         row["open_ms"], row["first_id"], row["last_id"] = open_ms, -1, -1
         row["price_scale"], row["qty_scale"] = before["price_scale"][0], before["qty_scale"][0]
         for name in ("open", "high", "low", "close"):

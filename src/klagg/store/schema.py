@@ -370,6 +370,19 @@ CREATE TABLE quarantine (
 """
 """Which of the exchange's words a candle has, and what was not believed. Of an older database nobody can say whose word it was."""
 
-MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME, _HISTORY, _EVIDENCE)
+_ABSENCE: Final = """
+CREATE TABLE absence (
+  series INTEGER NOT NULL,
+  open_ms INTEGER NOT NULL,
+  looks INTEGER NOT NULL,
+  seen_ms INTEGER NOT NULL,
+  next_ms INTEGER NOT NULL,
+  PRIMARY KEY (series, open_ms)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX absence_next ON absence (next_ms);
+"""
+"""Candles that the exchange was seen not to have, and when they are looked at again."""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME, _HISTORY, _EVIDENCE, _ABSENCE)
 """`MIGRATIONS[v]` makes a database of version v one of version v + 1 (`PRAGMA user_version`); the first makes it from
 nothing. Statements end with `;` at the end of a line. Never change one that was released: append."""

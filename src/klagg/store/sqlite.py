@@ -14,6 +14,7 @@ from klagg.interval import MINUTE, Interval
 from klagg.model import Candles, Gap, Instrument, Ints, Market, Origin
 from klagg.rules import Leave
 from klagg.store import (
+    absence,
     barrier,
     budget,
     changes,
@@ -364,6 +365,21 @@ class SqliteStore:
     def quarantine_count(self, market: Market) -> int:
         """How many of a market are on record as put aside."""
         return quarantine.count(self._database, market)
+
+    # What the exchange was seen not to have
+
+    def note_absent(self, instrument_id: int, interval: Interval, opens: Iterable[int], now_ms: int) -> set[int]:
+        """Note candles that an answer lacked between two of its rows; those that may be called `unmatched` by now."""
+        with self._database.transaction():
+            return absence.note(self._database, instrument_id, interval, opens, now_ms)
+
+    def absent_due(self, market: Market, now_ms: int, limit: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """The `unmatched` candles that are to be looked at again by now (`UNVERIFIED`)."""
+        return absence.due(self._database, market, now_ms, limit)
+
+    def forget_settled_absences(self) -> int:
+        """Forget the absences of candles that have come after all: how many there were."""
+        return absence.forget_settled(self._database)
 
     # Request weight
 
