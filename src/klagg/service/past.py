@@ -11,7 +11,7 @@ from klagg.errors import ExchangeError, StoreUnavailable
 from klagg.exchange.klines import SETTLE_MS
 from klagg.exchange.rest import RestClient
 from klagg.interval import BY_NAME, HOUR_MS, Interval
-from klagg.model import Instrument, Market
+from klagg.model import Instrument, Market, Status
 from klagg.refold import HeldFrom
 from klagg.service.listings import Listings
 from klagg.service.recent import Recent
@@ -72,7 +72,8 @@ class Past:
         not_before_ms: dict[int, int] = {}
         newcomers = self._listings.newcomers
         if self._history_ms > 0:
-            refused = await self._fetch(self._listings.by_id(), end_ms, self._tell)
+            trading = {number: one for number, one in self._listings.by_id().items() if one.status is Status.TRADING}
+            refused = await self._fetch(trading, end_ms, self._tell)
             self.progress = None
             start_ms = end_ms - self._history_ms
             log.info("history.ready", market=self._market.value, start_ms=start_ms, end_ms=end_ms, refused=len(refused))
@@ -95,7 +96,17 @@ class Past:
         self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
     ) -> list[int]:
         """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
-        start_ms = min(end_ms - self._history_ms, _HOUR.open_at(end_ms - self._least_ms))
+        refused: list[int] = []
+        began = self._listings.began_again
+        for since_ms in sorted({began.get(number, 0) for number in instruments}):
+            alike = {number: one for number, one in instruments.items() if began.get(number, 0) == since_ms}
+            refused += await self._fetch_since(alike, since_ms, end_ms, progress)
+        return refused
+
+    async def _fetch_since(
+        self, instruments: Mapping[int, Instrument], since_ms: int, end_ms: int, progress: Progress | None
+    ) -> list[int]:
+        start_ms = max(min(end_ms - self._history_ms, _HOUR.open_at(end_ms - self._least_ms)), since_ms)
         while self._now_ms() < end_ms + SETTLE_MS:
             await self._clock.sleep(SETTLE_MS / 4_000)
         while True:
