@@ -36,6 +36,7 @@ from klagg.service.past import Past
 from klagg.service.pauses import Pause, end_life, stored_seeds
 from klagg.service.prices import seeds_by_rest
 from klagg.service.recent import Recent
+from klagg.service.seams import Seams
 from klagg.service.shard import Seed, ShardCore
 from klagg.service.sorting import Sorted, Sorting
 from klagg.service.ticks import Boundary
@@ -250,6 +251,15 @@ class MarketService:
             recent=self.recent,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
+        self.seams = Seams(
+            self.market,
+            listings=self.listings,
+            past=self.past,
+            store=self._store,
+            clock=self._clock,
+            recent=self.recent,
+            absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
+        )
         self.audit = ContinuousAudit(
             self.market,
             self.rest,
@@ -401,6 +411,7 @@ class MarketService:
             tasks.create_task(self.repairer.run())
             tasks.create_task(self.listings.run())
             tasks.create_task(self.departures.run())
+            tasks.create_task(self.seams.run())
             tasks.create_task(self._requeries())
             tasks.create_task(self.past.run(self.boundary_ms))
             tasks.create_task(self.audit.run())
@@ -495,8 +506,8 @@ class MarketService:
 
     @property
     def history_ready(self) -> bool:
-        """Whether the configured depth of history is there."""
-        return self.workers != [] and self.past.ready
+        """Whether the configured depth of history is there, and was looked through for holes."""
+        return self.workers != [] and self.past.ready and self.seams.looked > 0
 
     @property
     def history_progress(self) -> tuple[int, int, float] | None:

@@ -14,6 +14,7 @@ from klagg.interval import BY_NAME, HOUR_MS, Interval
 from klagg.model import Instrument, Market, Status
 from klagg.refold import HeldFrom
 from klagg.service.listings import Listings
+from klagg.service.pauses import trim_head
 from klagg.service.recent import Recent
 from klagg.store.thread import StoreThread
 
@@ -50,6 +51,8 @@ class Past:
     ) -> None:
         self.ready = False
         """Whether the configured depth is there, but for refused symbols."""
+        self.fetched = 0
+        """How often the past of newcomers has come."""
         self.progress: tuple[int, int, float] | None = None
         """Days of symbols done, all of them, and seconds left; None while none is fetched."""
         self.differences = 0
@@ -85,12 +88,21 @@ class Past:
             due = [number for number in newcomers if not_before_ms.get(number, 0) <= self._now_ms()]
             for upto_ms in sorted({newcomers[number] for number in due}):
                 begun = [number for number in due if newcomers.get(number) == upto_ms]
-                for number in begun:
-                    del newcomers[number]
                 known = self._listings.by_id()
-                for number in await self._fetch({number: known[number] for number in begun}, upto_ms):
-                    newcomers.setdefault(number, upto_ms)
-                    not_before_ms[number] = self._now_ms() + REFUSED_RETRY_MS
+                refused = await self._fetch({number: known[number] for number in begun}, upto_ms)
+                not_before_ms.update(dict.fromkeys(refused, self._now_ms() + REFUSED_RETRY_MS))
+                for number in begun:
+                    # It waits here until its past is there: so long, what lacks of it is known to be still to come.
+                    if number not in refused and newcomers.get(number) == upto_ms:
+                        await self._trimmed(number, upto_ms)
+                        del newcomers[number]
+                self.fetched += 1
+
+    async def _trimmed(self, number: int, upto_ms: int) -> None:
+        try:
+            await self._store.call(trim_head, self._store.store, number, upto_ms)
+        except StoreUnavailable as error:
+            self._recent.note("history.failed", str(error))
 
     async def _fetch(
         self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None

@@ -95,3 +95,17 @@ def write_filled(store: SqliteStore, instrument_id: int, before: Candles, start_
         filled = fillers(before, piece_ms, min(piece_ms + FILLED_AT_ONCE * MINUTE_MS, end_ms))
         written += int(store.write(np.full(len(filled), instrument_id, np.int64), filled).accepted.sum())
     return written
+
+
+def trim_head(store: SqliteStore, instrument_id: int, upto_ms: int) -> int:
+    """Take back what was made before the first minute that anything speaks for, once the past is there: how many there were.
+
+    The exchange's first candle may be later than the listing it tells of.
+    """
+    lives = store.lives(instrument_id)
+    born_ms = MINUTE.open_at(lives[-1].listed_ms)
+    minutes = store.read(instrument_id, MINUTE, born_ms, min(upto_ms, born_ms + DAY_MS))
+    told = (minutes["trades"] > 0) | (minutes["flags"] & Flag.VERIFIED != 0)
+    if not told.any():
+        return 0
+    return store.mending.remove(instrument_id, MINUTE, minutes["open_ms"][: int(np.argmax(told))].tolist())
