@@ -256,8 +256,11 @@ class MarketService:
             listings=self.listings,
             past=self.past,
             store=self._store,
+            repairer=self.repairer,
+            intervals=self.intervals,
             clock=self._clock,
             recent=self.recent,
+            now_ms=lambda: self.now_ms,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
         self.audit = ContinuousAudit(

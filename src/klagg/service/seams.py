@@ -5,7 +5,7 @@ stored minutes of one life nothing may lack, nor between a listing and the first
 is made without evidence, so that it stands in the repair's queue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,8 +13,9 @@ import structlog
 
 from klagg.clock import Clock
 from klagg.errors import StoreUnavailable
-from klagg.interval import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS
+from klagg.interval import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Market, no_candles
+from klagg.repair import Repairer
 from klagg.service.aside import NAMED, put_aside
 from klagg.service.listings import Listings
 from klagg.service.past import Past
@@ -33,7 +34,11 @@ RECENT_MS: Final = 3 * HOUR_MS
 SERIES_AT_ONCE: Final = 100
 """Series counted in one turn of the store thread."""
 PIECE_MS: Final = 16 * DAY_MS
-"""The whole history is counted at leisure, so much of one series at each look."""
+"""The whole history is counted at leisure, so much of a series at a time."""
+PIECES: Final = 4
+"""Pieces of history counted at each look."""
+ASK_AGAIN_MS: Final = 600_000
+"""A longer candle that lacks at the beginning of a series is asked for at most so often."""
 _FAR_MS: Final = 1 << 62
 
 
@@ -47,8 +52,11 @@ class Seams:
         listings: Listings,
         past: Past,
         store: StoreThread,
+        repairer: Repairer,
+        intervals: Sequence[Interval],
         clock: Clock,
         recent: Recent,
+        now_ms: Callable[[], int],
         absent_ms: int,
     ) -> None:
         self.looked = 0
@@ -62,7 +70,11 @@ class Seams:
         self._clock = clock
         self._recent = recent
         self._back_ms = absent_ms + RECENT_MS
+        self._repairer = repairer
+        self._intervals = tuple(intervals)
+        self._now_ms = now_ms
         self._place: tuple[int, int] = (0, 0)
+        self._asked_ms: dict[int, int] = {}
 
     async def run(self) -> None:
         """Look now and then, and whenever a past has come or is to come."""
@@ -73,7 +85,8 @@ class Seams:
             if is_due or self._past.fetched != seen or self._listings.newcomers:
                 seen, looked_ns = self._past.fetched, now_ns
                 await self.look()
-            await self._at_leisure()
+            for _ in range(PIECES):
+                await self._at_leisure()
             await self._clock.sleep(LOOK_S)
 
     async def look(self) -> None:
@@ -93,10 +106,26 @@ class Seams:
             number, start_ms = next((one for one in known if one > number), known[0] if known else 0), 0
         if not known:
             return
+        if start_ms == 0:
+            await self._begin(number)
         await self._mend([number], start_ms, start_ms + PIECE_MS)
         last_ms = await self._first_after(number, start_ms + PIECE_MS)
         later = [one for one in known if one > number]
         self._place = (number, last_ms) if last_ms else ((later or known)[0], 0)
+
+    async def _begin(self, number: int) -> None:
+        """Have the longer candles fetched that the first minute is in: no minutes that are stored tile them."""
+        now_ms, instrument = self._now_ms(), self._listings.by_id()[number]
+        if number in self._listings.newcomers or now_ms - self._asked_ms.get(number, -ASK_AGAIN_MS) < ASK_AGAIN_MS:
+            return
+        try:
+            span = await self._store.call(lacking_first, self._store.store, self._market, number, self._intervals)
+        except StoreUnavailable as error:
+            self._recent.note("seam.failed", str(error))
+            return
+        if span is not None:
+            self._asked_ms[number] = now_ms
+            self._repairer.fetch(instrument.symbol, *span)
 
     async def _first_after(self, number: int, from_ms: int) -> int:
         try:
@@ -165,6 +194,26 @@ def fill_holes(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: in
         last = store.read(instrument_id, MINUTE, hole_ms - MINUTE_MS, hole_ms)
         made += write_filled(store, instrument_id, last, hole_ms, until_ms)
     return made
+
+
+def lacking_first(
+    store: SqliteStore, market: Market, instrument_id: int, intervals: Sequence[Interval]
+) -> tuple[int, int] | None:
+    """The minutes from the first one of the present life to the end of the longest closed candle around it that is not stored."""
+    lives = store.lives(instrument_id)
+    closed_ms = store.closed_upto(market) or 0
+    first = store.read(instrument_id, MINUTE, MINUTE.open_at(lives[-1].listed_ms), _FAR_MS, 1)
+    if len(first) == 0:
+        return None
+    first_ms = int(first["open_ms"][0])
+    ends = [
+        interval.next_open(open_ms)
+        for interval in intervals
+        if (open_ms := interval.open_at(first_ms)) < first_ms
+        and interval.next_open(open_ms) <= closed_ms
+        and len(store.read(instrument_id, interval, open_ms, open_ms + 1)) == 0
+    ]
+    return (first_ms, max(ends)) if ends else None
 
 
 def fill_head(store: SqliteStore, instrument_id: int, listed_ms: int, closed_ms: int) -> int:
