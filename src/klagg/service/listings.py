@@ -97,6 +97,10 @@ class Listings:
         """The instruments that the store knows."""
         return {self.ids[symbol]: instrument for symbol, instrument in self.instruments.items()}
 
+    def not_paused(self) -> dict[int, Instrument]:
+        """Those of them of which anything may be asked."""
+        return {number: one for number, one in self.by_id().items() if one.symbol not in self.paused}
+
     def worker_of(self, symbol: str) -> Worker:
         """Whose symbol it is."""
         return self._home(symbol)[0]

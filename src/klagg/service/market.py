@@ -236,6 +236,7 @@ class MarketService:
             Holes(self.market, self.rest, lambda: self.now_ms),
             clock=self._clock,
             now_ms=lambda: self.now_ms,
+            recent=self.recent,
         )
         self.past = Past(
             self.market,
@@ -267,7 +268,7 @@ class MarketService:
             self.market,
             self.rest,
             self._store,
-            self.listings.by_id,
+            self.listings.not_paused,
             intervals=self.intervals,
             weight_share=self.settings.audit_weight_share,
             repair=self.settings.audit_repair,

@@ -13,6 +13,7 @@ from klagg.exchange.rest import RestClient
 from klagg.interval import BY_NAME, HOUR_MS, Interval
 from klagg.model import Instrument, Market, Status
 from klagg.refold import HeldFrom
+from klagg.service.aside import put_aside
 from klagg.service.listings import Listings
 from klagg.service.pauses import trim_head
 from klagg.service.recent import Recent
@@ -140,6 +141,14 @@ class Past:
             except (ExchangeError, StoreUnavailable, OSError) as error:
                 self._recent.note("history.failed", str(error))
                 await self._clock.sleep(RETRY_S)
+            except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+                put_aside(self._recent, self._market, [one.symbol for one in instruments.values()], error)
+                if len(instruments) > 1:
+                    failed: list[int] = []
+                    for number, one in instruments.items():
+                        failed += await self._fetch_since({number: one}, since_ms, end_ms, None)
+                    return failed
+                return list(instruments)  # tried again like one that the exchange refuses
             else:
                 self.differences += done.differences.candles
                 return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]
