@@ -125,6 +125,7 @@ async def test_the_end_of_a_symbol_that_left_takes_three_requests_however_long_a
         repairer=None,
         clock=None,
         recent=None,
+        now_ms=lambda: now,
         boundary_ms=now,
     )  # type: ignore[arg-type]
     gone = Instrument(Market.SPOT, "GONEUSDT", Status.RETIRED, 2, 2)

@@ -1,5 +1,6 @@
 """Symbols that stopped trading while no process ran: their candles go on to where they stopped, as far as that can be known."""
 
+from collections.abc import Callable
 from typing import Final
 
 from klagg.clock import Clock
@@ -32,6 +33,7 @@ class Departures:
         repairer: Repairer,
         clock: Clock,
         recent: Recent,
+        now_ms: Callable[[], int],
         boundary_ms: int,
     ) -> None:
         self.unseen: dict[str, int] = {}
@@ -42,6 +44,7 @@ class Departures:
         self._repairer = repairer
         self._clock = clock
         self._recent = recent
+        self._now_ms = now_ms
         self._boundary_ms = boundary_ms
 
     async def run(self) -> None:
@@ -69,7 +72,7 @@ class Departures:
         end_ms = await self._end(instrument, since_ms)
         if end_ms > since_ms:
             number = self._listings.ids[symbol]
-            await self._store.call(extend, self._store.store, number, end_ms)
+            await self._store.call(extend, self._store.store, number, end_ms, self._now_ms())
             self._repairer.fetch(symbol, since_ms, end_ms)
         await self._listings.departed(symbol, instrument, end_ms)
 

@@ -252,6 +252,7 @@ class MarketService:
             recent=self.recent,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
+        first = await self._store.call(store.first_minutes, self.market)
         self.seams = Seams(
             self.market,
             listings=self.listings,
@@ -263,6 +264,7 @@ class MarketService:
             recent=self.recent,
             now_ms=lambda: self.now_ms,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
+            began_ms=min(first.values(), default=boundary_ms),
         )
         self.audit = ContinuousAudit(
             self.market,
@@ -289,6 +291,7 @@ class MarketService:
             repairer=self.repairer,
             clock=self._clock,
             recent=self.recent,
+            now_ms=lambda: self.now_ms,
             boundary_ms=boundary_ms,
         )
         for symbol, instrument in symbols.stopped.items():
@@ -302,7 +305,6 @@ class MarketService:
         if self._closed_before_ms(claim) or self.settings.history_ms == 0:
             # Listed since the last run: what passed since then is theirs too; and without a history, what their running candles had.
             self.listings.newcomers.update({ids[instrument.symbol]: boundary_ms for instrument in new})
-        first = await self._store.call(store.first_minutes, self.market)
         begun = {
             ids[symbol]: first.get(ids[symbol], seed.boundary_ms) for symbol, seed in seeds.items() if symbol in ids
         }

@@ -82,10 +82,13 @@ def end_life(store: SqliteStore, instrument_id: int, since_ms: int) -> int:
     return end_ms
 
 
-def extend(store: SqliteStore, instrument_id: int, to_ms: int) -> int:
+def extend(store: SqliteStore, instrument_id: int, to_ms: int, now_ms: int) -> int:
     """Make the minutes between the last one stored and `to_ms`, at its close: how many there are. None before the first."""
     last = store.read(instrument_id, MINUTE, 0, to_ms, 1, descending=True)
-    return 0 if len(last) == 0 else write_filled(store, instrument_id, last, int(last["open_ms"][0]) + MINUTE_MS, to_ms)
+    if len(last) == 0:
+        return 0
+    with store.knowing(now_ms, publish_new=False):
+        return write_filled(store, instrument_id, last, int(last["open_ms"][0]) + MINUTE_MS, to_ms)
 
 
 def write_filled(store: SqliteStore, instrument_id: int, before: Candles, start_ms: int, end_ms: int) -> int:

@@ -43,7 +43,10 @@ _FAR_MS: Final = 1 << 62
 
 
 class Seams:
-    """Looks for holes until cancelled; the first look goes back to before the absence that this start has made up for."""
+    """Looks for holes until cancelled; the first look goes back to before the absence that this start has made up for.
+
+    `began_ms`: the market's first minute. Symbols listed before it have their candles from there.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Seams:
         recent: Recent,
         now_ms: Callable[[], int],
         absent_ms: int,
+        began_ms: int,
     ) -> None:
         self.looked = 0
         """How often every series' recent minutes have been counted."""
@@ -69,6 +73,7 @@ class Seams:
         self._store = store
         self._clock = clock
         self._recent = recent
+        self._began_ms = began_ms
         self._back_ms = absent_ms + RECENT_MS
         self._repairer = repairer
         self._intervals = tuple(intervals)
@@ -136,9 +141,13 @@ class Seams:
 
     async def _mend(self, numbers: Sequence[int], start_ms: int, end_ms: int) -> None:
         known = self._listings.by_id()
-        heads = {number: known[number].listed_ms for number in numbers if number in self._listings.newcomers}
+        heads = {
+            number: known[number].listed_ms
+            for number in numbers
+            if number in self._listings.newcomers and known[number].listed_ms >= self._began_ms
+        }
         try:
-            found = await self._store.call(self._fill, numbers, heads, start_ms, end_ms)
+            found = await self._store.call(self._fill, numbers, heads, start_ms, end_ms, self._now_ms())
         except StoreUnavailable as error:
             self._recent.note("seam.failed", str(error))
             return
@@ -156,7 +165,9 @@ class Seams:
                 minutes=sum(found.values()),
             )
 
-    def _fill(self, numbers: Sequence[int], heads: dict[int, int], start_ms: int, end_ms: int) -> dict[int, int]:
+    def _fill(
+        self, numbers: Sequence[int], heads: dict[int, int], start_ms: int, end_ms: int, now_ms: int
+    ) -> dict[int, int]:
         """In the store's thread: make what lacks of these series in `[start_ms, end_ms)`; how many minutes of each were made.
 
         A negative `start_ms` is before what is closed.
@@ -165,7 +176,8 @@ class Seams:
         closed_ms = store.closed_upto(self._market) or 0
         start_ms = closed_ms + start_ms if start_ms < 0 else start_ms
         found = {}
-        with store.transaction():
+        # Like a history that comes later these minutes are no news: no event tells of them before they are the exchange's.
+        with store.transaction(), store.knowing(now_ms, publish_new=False):
             for number in numbers:
                 made = fill_head(store, number, heads[number], closed_ms) if heads.get(number) else 0
                 made += fill_holes(store, number, start_ms, min(end_ms, closed_ms))
