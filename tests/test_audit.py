@@ -376,9 +376,7 @@ async def test_an_interval_that_is_kept_no_more_is_not_expected_to_go_on(db: Pat
     number = next(one.id for one in store.instruments(Market.USDM) if one.instrument.symbol == BTC)
     found = {
         one.interval.name: one.end_ms
-        for one in covered(
-            store, number, KEPT[:2], closed_upto_ms=UPTO, retired_ms=None, bound_ms=UPTO - 20 * MINUTE_MS
-        )
+        for one in covered(store, number, KEPT[:2], closed_upto_ms=UPTO, is_live=True, bound_ms=UPTO - 20 * MINUTE_MS)
     }
     store.close()
     assert found["1m"] == UPTO - 20 * MINUTE_MS

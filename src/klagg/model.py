@@ -82,7 +82,7 @@ class Status(StrEnum):
     """Listed but not open yet: no candles."""
     TRADING = "trading"
     HALTED = "halted"
-    """Not trading now, may trade again: candles go on."""
+    """Not trading now: paused, no candles. It may trade again."""
     RETIRED = "retired"
     """Left trading for good: candles stop, nothing is deleted."""
 

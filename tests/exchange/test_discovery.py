@@ -6,13 +6,16 @@ import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from klagg.clock import ManualClock
 from klagg.errors import ExchangeError
-from klagg.exchange.discovery import Changed, Discovery, Event, Listed, Retired
+from klagg.exchange.discovery import Changed, Discovery, Event, Listed, Paused, Retired
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.symbols import parse_exchange_info, renames
 from klagg.exchange.transport import Transport
+from klagg.fixed import MAX_SCALE
 from klagg.model import Instrument, Market, Status
 
 BASE_MS = 1_800_000_000_000
@@ -38,7 +41,7 @@ class Source:
 
 
 class Rig:
-    def __init__(self, source: Source, market: Market = Market.USDM) -> None:
+    def __init__(self, source: Source, market: Market = Market.USDM, absent: tuple[str, ...] = ()) -> None:
         self.source = source
         self.clock = ManualClock()
         self.discovery = Discovery(
@@ -47,6 +50,7 @@ class Rig:
             clock=self.clock,
             now_ms=lambda: BASE_MS + self.clock.monotonic_ns() // 1_000_000,
             known=source.now,
+            absent=absent,
             transport=Transport(chance=lambda: random.Random(1)),
         )
         self.events: list[Event] = []
@@ -58,9 +62,9 @@ class Rig:
             async for event in self.discovery.events():
                 self.events.append(event)
 
-    def tickers(self, *rows: tuple[str, str], st: int = 1) -> None:
-        data = [{"e": "24hrMiniTicker", "E": BASE_MS, "s": symbol, "c": close, "st": st} for symbol, close in rows]
-        self.discovery.message(json.dumps({"stream": "!miniTicker@arr", "data": data}).encode(), BASE_MS)
+    def tickers(self, *rows: tuple[str, str], st: int = 1, at_ms: int = BASE_MS) -> None:
+        data = [{"e": "24hrMiniTicker", "E": at_ms, "s": symbol, "c": close, "st": st} for symbol, close in rows]
+        self.discovery.message(json.dumps({"stream": "!miniTicker@arr", "data": data}).encode(), at_ms)
 
     def contract(self, symbol: str, status: str, st: int = 1) -> None:
         data = {"e": "contractInfo", "E": BASE_MS, "s": symbol, "cs": status, "st": st}
@@ -145,8 +149,70 @@ async def test_changes_and_departures(rig: Rig) -> None:
     assert rig.events[2:] == [Listed(finer, None)], "another life"
     del rig.source.now[0]
     rig.contract("OLD", "CLOSE")
-    await rig.clock.advance(6_000)
+    await rig.clock.advance(12_000)
+    assert rig.events[3:] == [], "one list without it is no evidence"
+    await rig.clock.advance(12_000)
     assert rig.events[3:] == [Retired("OLD", finer)]
+
+
+async def test_a_symbol_that_one_list_lacks_has_not_left(rig: Rig) -> None:
+    for _ in range(3):
+        old = rig.source.now.pop(0)
+        rig.contract("OLD", "TRADING")
+        await rig.clock.advance(8_000)
+        rig.source.now.insert(0, old)
+        await rig.clock.advance(60_000)
+    assert rig.events == []
+
+
+async def test_a_symbol_absent_at_the_start_is_looked_for_soon() -> None:
+    source = Source(listed("A", Status.HALTED), listed("B", Status.HALTED), listed("C"), listed("D"))
+    made = Rig(source, absent=("A", "B"))
+    source.now = [listed("B"), listed("C"), listed("D")]
+    task = asyncio.create_task(made.run())
+    await made.clock.advance(30_000)
+    assert made.events == [Listed(listed("B"), None), Retired("A", listed("A", Status.HALTED))]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("word", ["HALT", "BREAK"])
+async def test_what_does_not_trade_pauses_at_once_and_goes_on_when_it_trades(word: str) -> None:
+    trades = Instrument(Market.SPOT, "A", Status.TRADING, 2, 1, native_status="TRADING")
+    paused = replace(trades, status=Status.HALTED, native_status=word)
+    dead = replace(paused, symbol="DEAD")
+    made = Rig(Source(trades, dead), Market.SPOT)
+    task = asyncio.create_task(made.run())
+    made.source.now[0] = paused
+    await made.clock.advance(310_000)
+    assert made.events == [Paused(paused)]
+    made.source.now[0] = trades
+    made.tickers(("A", "1"), ("DEAD", "1"))
+    made.tickers(("A", "2"), ("DEAD", "1"))
+    await made.clock.advance(10_000)
+    assert made.events[1:] == [Listed(trades, (2, 0))]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_status_that_nobody_knows_is_what_the_trades_say() -> None:
+    trades = listed("A", native_status="TRADING")
+    odd = replace(trades, status=Status.HALTED, native_status="NEVER_HEARD")
+    made = Rig(Source(trades, listed("B", native_status="TRADING")))
+    task = asyncio.create_task(made.run())
+    made.tickers(("A", "1"))
+    made.tickers(("A", "2"))
+    made.source.now[0] = odd
+    made.contract("A", "NEVER_HEARD")
+    await made.clock.advance(10_000)
+    assert made.events == [Changed(replace(odd, status=Status.TRADING), trades)], "it has just traded"
+    await made.clock.advance(610_000)
+    assert made.events[1:] == [Paused(odd)], "nothing speaks for it any more"
+    made.tickers(("A", "3"), at_ms=BASE_MS + 620_000)
+    await made.clock.advance(10_000)
+    assert made.events[2:] == [Listed(replace(odd, status=Status.TRADING), (3, 0))]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_symbol_absent_from_the_mini_ticker_has_not_changed(rig: Rig) -> None:
@@ -183,10 +249,27 @@ async def test_when_a_symbol_was_last_seen_to_trade(rig: Rig) -> None:
     assert rig.discovery.traded_ms("OLD") == BASE_MS
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b'{"stream":"x","data":[{"s":1}]}', b'[{"s":"A","c":"x"}]', b"\xff"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b'{"stream":"x","data":[{"s":1}]}',
+        b'[{"s":"A","c":"x"}]',
+        b'[{"s":"A","c":"1","E":"x"}]',
+        b'{"data":[7]}',
+        b"\xff",
+    ],
+)
 async def test_what_cannot_be_read_is_counted(rig: Rig, payload: bytes) -> None:
     rig.discovery.message(payload, BASE_MS)
     assert rig.discovery.malformed == 1
+
+
+async def test_a_ticker_row_that_cannot_be_read_costs_the_others_nothing(rig: Rig) -> None:
+    rig.discovery.message(b'[{"s":7,"c":"1"},{"s":"OLD","c":"2","E":9e99},{"s":"OLD","c":"3"},null]', BASE_MS)
+    assert rig.discovery.last_price["OLD"].mantissa == 3
+    assert rig.discovery.malformed == 3
 
 
 # The symbol list
@@ -238,8 +321,51 @@ def test_statuses_mean_what_they_mean_for_candles(market: Market, native: str, s
 def test_a_row_that_cannot_be_read_is_left_out_alone() -> None:
     body = info({"symbol": 5}, {"symbol": "A"}, {"symbol": "BTCUSD_PERP", "st": 2}, {"symbol": "B", **grid("x", "1")})
     answer = parse_exchange_info(body, Market.USDM)
+    assert [one.symbol for one in answer.instruments] == ["A", "B"], (
+        "what is odd beside its name does not hide a symbol"
+    )
+    assert answer.left_out == {"unreadable": 1, "coin_margined": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "btcusdt", "BTC USDT", "A/B", "A" * 65, "..", "A\x00", "BTCUSDT@TRADE", "A,B", "A*"]
+)
+def test_a_name_that_no_command_could_ask_for_is_left_out(name: str) -> None:
+    answer = parse_exchange_info(info({"symbol": name}, {"symbol": "A"}), Market.SPOT)
     assert [one.symbol for one in answer.instruments] == ["A"]
-    assert answer.left_out == {"unreadable": 2, "coin_margined": 1}
+    assert answer.left_out == {"odd_name": 1}
+
+
+@pytest.mark.parametrize("status", ["BREAK", "TRADING", "NEVER_HEARD"])
+def test_a_symbol_that_is_listed_twice_is_one_and_trades_if_either_does(status: str) -> None:
+    body = info({"symbol": "A", "status": status}, {"symbol": "A"}, {"symbol": "A", "status": status})
+    answer = parse_exchange_info(body, Market.SPOT)
+    assert [(one.symbol, one.status) for one in answer.instruments] == [("A", Status.TRADING)]
+    assert answer.left_out == {"repeated": 2}
+
+
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_FIELDS = ("status", "baseAsset", "onboardDate", "deliveryDate", "pricePrecision", "filters", "st", "contractType")
+
+
+@pytest.mark.parametrize("market", list(Market))
+@settings(max_examples=200, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.sampled_from(_FIELDS), _ANYTHING)), limits=_ANYTHING)
+def test_rows_that_nobody_foresaw_are_symbols_all_the_same(market: Market, rows: list[dict], limits: object) -> None:
+    body = {"symbols": [{"symbol": f"S{n}", **row} for n, row in enumerate(rows)], "rateLimits": limits}
+    answer = parse_exchange_info(json.dumps(body).encode(), market)
+    assert len(answer.instruments) + answer.left_out.get("coin_margined", 0) == len(rows)
+    for one in answer.instruments:
+        assert (0 <= one.price_scale <= MAX_SCALE, 0 <= one.listed_ms < 1 << 53) == (True, True)
+        json.dumps(one.extra)
 
 
 def contract(symbol: str, listed_ms: int, **extra: object) -> Instrument:

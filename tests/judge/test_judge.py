@@ -108,7 +108,7 @@ def judge(name: str, ours: tuple, theirs: list | None, upto_ms: int) -> str:
     _, close_ms, origin, verified, *numbers = ours
     recent = close_ms >= upto_ms - RECENT_MS
     if theirs is None:
-        # A spot symbol in BREAK may trade again: its candles go on, and after ten minutes are known to be klagg's alone.
+        # Until the symbol list tells of its end candles are made of a symbol: they are klagg's alone.
         waits = name in ENDED and not verified and close_ms >= upto_ms - UNMATCHED_MS
         return "" if origin == "unmatched" or waits else "extra"
     same = [Decimal(text) for text in numbers] == [Decimal(theirs[n]) for n in (1, 2, 3, 4, 5, 7, 8, 9, 10)]
@@ -155,7 +155,9 @@ async def test_every_series_is_the_truth(tmp_path: Path, market: str, workers: i
         assert (venue.counts["over_weight"], venue.counts["asked_during_ban"]) == (0, 0)
         events = {line["event"] for run in (first, second) for line in run.lines()}
         assert {"symbol.activated", "stream.lost", "history.ready"} <= events
-        assert ("symbol.retired" in events) == (market == "usdm"), "on spot a symbol in BREAK may trade again"
+        assert ("symbol.retired" in events) == (market == "usdm"), (
+            "on spot a symbol in BREAK may trade again: it is paused"
+        )
         assert not events & {"market.stop_failed", "store.write_failed", "history.failed"}
     finally:
         await venue.stop()

@@ -10,6 +10,7 @@ from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import TRADE, Market, Origin, no_candles
 from klagg.repair.holes import Holes
 from klagg.service.holes import HoleFilling
+from klagg.service.recent import Recent
 from klagg.service.shard import Seed, ShardCore
 from repair.rig import T0, Answer, Rig, refusal
 
@@ -26,7 +27,14 @@ class Shard:
         seed = Seed(T0, 100, 2, no_candles(), None, known=True)
         self.slot = self.core.seed(rig.instruments[number], number, seed)
         self.holes = Holes(rig.market, rig.rest, lambda: rig.now_ms)
-        self.filling = HoleFilling(rig.market, [self.core], self.holes, clock=rig.clock, now_ms=lambda: rig.now_ms)
+        self.filling = HoleFilling(
+            rig.market,
+            [self.core],
+            self.holes,
+            clock=rig.clock,
+            now_ms=lambda: rig.now_ms,
+            recent=Recent(rig.market, lambda: rig.now_ms),
+        )
         rig.exchange.trades[SYMBOL] = [
             {"a": n, "p": f"{1 + n / 100:.2f}", "q": "0.5", "f": 10 * n, "l": 10 * n + 1, "T": T0 + 100 * n, "m": False}
             for n in range(1, 41)

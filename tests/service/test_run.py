@@ -14,6 +14,7 @@ from klagg.errors import KlaggError, StoreError
 from klagg.interval import Interval
 from klagg.model import Candles, Instrument, Market, Status, no_candles
 from klagg.service import market as market_module
+from klagg.service.departures import Departures
 from klagg.service.market import joined_late
 from klagg.service.run import Service, serve_until
 from klagg.sim import ExchangeSettings, OfflineExchange
@@ -116,8 +117,17 @@ async def test_the_end_of_a_symbol_that_left_takes_three_requests_however_long_a
         rows["open_ms"] = [at for at in interval.opens(start_ms, end_ms) if at < end]
         return rows
 
-    service = market_module.MarketService.__new__(market_module.MarketService)
-    service.rest = SimpleNamespace(klines=klines)
+    departures = Departures(
+        Market.SPOT,
+        listings=None,
+        rest=SimpleNamespace(klines=klines),
+        store=None,
+        repairer=None,
+        clock=None,
+        recent=None,
+        now_ms=lambda: now,
+        boundary_ms=now,
+    )  # type: ignore[arg-type]
     gone = Instrument(Market.SPOT, "GONEUSDT", Status.RETIRED, 2, 2)
-    assert await service._last_candle_end(gone, since, now) == end
+    assert await departures._end(gone, since) == end
     assert len(calls) == asked

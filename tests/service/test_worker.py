@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,21 @@ from klagg.clock import ManualClock, Margin
 from klagg.errors import StoreUnavailable
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.streams import TradeStreams
+from klagg.exchange.wire import Decoded
 from klagg.interval import DEFAULT_INTERVALS, MINUTE_MS
-from klagg.model import CANDLE, VIRTUAL_SHARDS, Candles, Instrument, Ints, Market, Status, no_candles
+from klagg.model import (
+    CANDLE,
+    TRADE,
+    VIRTUAL_SHARDS,
+    Candles,
+    Instrument,
+    Ints,
+    Market,
+    Origin,
+    Status,
+    Trades,
+    no_candles,
+)
 from klagg.service import worker as worker_module
 from klagg.service.recent import Recent
 from klagg.service.shard import Seed, ShardCore
@@ -130,3 +144,66 @@ async def test_what_waits_to_be_folded_is_bounded(monkeypatch: pytest.MonkeyPatc
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def trades(slot: int, first: int, count: int) -> Trades:
+    made = np.zeros(count, TRADE)
+    made["slot"], made["price_scale"], made["price"], made["qty"] = slot, 2, 1_000, 5
+    made["agg_id"] = made["first_id"] = made["last_id"] = np.arange(first, first + count)
+    made["time_ms"] = START_MS + 1_000 + np.arange(count)
+    return made
+
+
+def test_trades_that_the_engine_cannot_take_cost_their_symbol_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Surroundings()
+    other = world.core.seed(
+        Instrument(Market.USDM, "ODDUSDT", Status.TRADING, 2, 0),
+        2,
+        Seed(START_MS, 1_000, 2, no_candles(), None, known=False),
+    )
+    world.core.engine.sight([0, other], START_MS)
+    apply = world.core.engine.apply
+
+    def fails(batch: Trades, now_ms: int) -> None:
+        apply(batch[:1], now_ms)
+        if other in batch["slot"]:
+            raise IndexError("nobody foresaw this")
+        apply(batch, now_ms)
+
+    monkeypatch.setattr(world.core.engine, "apply", fails)
+    world.worker._apply_trades(np.concatenate([trades(0, 10, 3), trades(other, 70, 3)]), START_MS + 2_000)
+    world.core.tick(START_MS + MINUTE_MS)
+    batch = world.core.begin_commit(START_MS + MINUTE_MS)
+    closed = batch.candles[(batch.candles["interval"] == 0) & (batch.candles["flags"] & 1 != 0)]
+    assert dict(zip(batch.instrument_ids.tolist(), batch.candles["trades"].tolist(), strict=True))[1] == 3
+    by_slot = {int(row["slot"]): Origin(int(row["origin"])) for row in closed}
+    assert by_slot[other] in {Origin.PARTIAL, Origin.FILLED, Origin.SEED}, "it is doubted, so it is asked for"
+    assert world.recent.counts["symbol.put_aside"] == 1
+
+
+def test_a_message_that_cannot_be_decoded_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Surroundings()
+    decode, taken = worker_module.decode, []
+
+    def fails(payloads: list[bytes], slots: dict[str, int]) -> Decoded:
+        if b"odd" in payloads:
+            raise KeyError("nobody foresaw this")
+        taken.extend(payloads)
+        return decode(payloads, slots)
+
+    monkeypatch.setattr(worker_module, "decode", fails)
+    world.worker._apply([b"{}", b"odd", b"[]"])
+    assert taken == [b"{}", b"[]"]
+    assert world.recent.counts["symbol.put_aside"] == 1
+
+
+def test_pushes_that_cannot_be_compared_are_left_to_the_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Surroundings()
+
+    def fails(_now_ms: int) -> None:
+        raise IndexError("nobody foresaw this")
+
+    monkeypatch.setattr(world.worker, "comparison", SimpleNamespace(judge=fails))
+    world.worker.sweep()
+    world.worker.sweep()
+    assert world.recent.counts["symbol.put_aside"] == 1, "the next sweep begins anew"

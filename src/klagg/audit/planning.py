@@ -72,7 +72,7 @@ def covered(
     kept: Iterable[Interval],
     *,
     closed_upto_ms: int | None,
-    retired_ms: int | None,
+    is_live: bool,
     bound_ms: int,
 ) -> list[Coverage]:
     """What each series of an instrument is expected to hold, minutes first.
@@ -91,7 +91,7 @@ def covered(
     upto_ms = max(
         interval.next_open(interval.open_at(min(last_ms, bound_ms))) for interval, (_, last_ms) in ends.items()
     )
-    if len(store.open_candle(instrument_id, MINUTE)) and closed_upto_ms is not None and retired_ms is None:
+    if len(store.open_candle(instrument_id, MINUTE)) and closed_upto_ms is not None and is_live:
         upto_ms = closed_upto_ms
     wanted = {*kept, MINUTE}
     found = []

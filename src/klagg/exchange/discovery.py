@@ -19,7 +19,7 @@ from klagg.exchange.endpoints import Endpoints
 from klagg.exchange.lane import Lane, LaneStats
 from klagg.exchange.pacing import Backoff, ConnectGate
 from klagg.exchange.settings import StreamSettings
-from klagg.exchange.symbols import COIN_MARGINED, renames
+from klagg.exchange.symbols import COIN_MARGINED, is_unknown, renames
 from klagg.exchange.transport import SOCKETS, Transport
 from klagg.model import Instrument, Market, Status
 
@@ -29,12 +29,16 @@ REFRESH_S: Final = 300.0
 """How often the symbol list is fetched when no stream asks for it: weight 1 or 20."""
 LEAST_REFRESH_S: Final = 5.0
 """Unknown symbols and contract news bring the next fetch forward, but not closer than this to the last one."""
+EARLY_MS: Final = 60_000
+"""A ticker row from further in the future than this is taken as of when it came."""
 QUIET_UNKNOWN_S: Final = 60.0
 """An unknown symbol that the list did not know either is not asked about again for this long."""
+ABSENT_AGAIN_S: Final = 15.0
+"""A symbol that is absent from the list is looked for again after this long: it has left if it is absent then too."""
+TRADES_MS: Final = 300_000
+"""A symbol whose status klagg does not know trades if its price has moved this short a time ago; else it is paused."""
 MAX_EVENTS: Final = 4_096
 """Events that may wait for the service: more than a market has symbols. When it is full the refresh waits; nothing is lost."""
-_DORMANT: Final = (Status.PENDING, Status.RETIRED)
-"""No candles are made."""
 _MINI_TICKER: Final = "!miniTicker@arr"
 _CONTRACTS: Final = "!contractInfo"
 
@@ -48,8 +52,15 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A symbol does not trade any more, and may trade again."""
+
+    instrument: Instrument
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
-    """A symbol's grid or status has changed, short of retiring."""
+    """A symbol's grid has changed; it trades on."""
 
     instrument: Instrument
     previous: Instrument
@@ -67,7 +78,15 @@ class Retired:
     successor: str | None = None
 
 
-Event = Listed | Changed | Retired
+Event = Listed | Paused | Changed | Retired
+
+
+@dataclass(frozen=True, slots=True)
+class _Absence:
+    """A known symbol was not in the list for the first time."""
+
+    since_ns: int
+    successor: str | None
 
 
 class SymbolSource(Protocol):
@@ -86,7 +105,7 @@ class _Ticker(msgspec.Struct):
 
 
 class _TickerFrame(msgspec.Struct):
-    data: list[_Ticker]
+    data: list[msgspec.Raw]
 
 
 class _Contract(msgspec.Struct):
@@ -100,7 +119,8 @@ class _ContractFrame(msgspec.Struct):
 
 
 _TICKERS: Final = msgspec.json.Decoder(_TickerFrame)
-_RAW_TICKERS: Final = msgspec.json.Decoder(list[_Ticker])
+_RAW_TICKERS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_TICKER: Final = msgspec.json.Decoder(_Ticker)
 _CONTRACT: Final = msgspec.json.Decoder(_ContractFrame)
 
 
@@ -122,6 +142,7 @@ class Discovery:
         clock: the host clock.
         now_ms: exchange time.
         known: the instruments that need not be announced.
+        absent: of these the ones that the list did not have, which are looked for again soon.
     """
 
     def __init__(
@@ -132,6 +153,7 @@ class Discovery:
         clock: Clock,
         now_ms: Callable[[], int],
         known: Iterable[Instrument] = (),
+        absent: Iterable[str] = (),
         settings: StreamSettings | None = None,
         gate: ConnectGate | None = None,
         refresh_s: float = REFRESH_S,
@@ -139,7 +161,7 @@ class Discovery:
     ) -> None:
         self.last_price: dict[str, LastPrice] = {}
         self.malformed = 0
-        """Stream messages that could not be read."""
+        """Stream messages, and rows of them, that could not be read."""
         self._market = endpoints.market
         self._source = source
         self._clock = clock
@@ -148,6 +170,7 @@ class Discovery:
         self._rng = transport.chance()
         self._known = {instrument.symbol: instrument for instrument in known}
         self._known_ms = now_ms()
+        self._absent = {symbol: _Absence(clock.monotonic_ns(), None) for symbol in absent}
         self._traded_ms: dict[str, int] = {}
         self._asked_ns: dict[str, int] = {}
         self._news = asyncio.Event()
@@ -213,8 +236,12 @@ class Discovery:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self.malformed += 1
             return
-        for ticker in tickers:
-            self._take_ticker(ticker, recv_ms)
+        for raw in tickers:
+            # A row that nobody foresaw must not cost the others' news, least of all the service.
+            try:
+                self._take_ticker(_TICKER.decode(raw), recv_ms)
+            except (msgspec.MsgspecError, UnicodeDecodeError, NumberError):
+                self.malformed += 1
 
     def sighted(self, keys: frozenset[str], at_ms: int) -> None:
         """Nothing depends on it."""
@@ -235,17 +262,13 @@ class Discovery:
         symbol = ticker.s
         if ticker.st == COIN_MARGINED:
             return
-        try:
-            mantissa, scale = mantissa_and_scale(ticker.c)
-        except NumberError:
-            self.malformed += 1
-            return
+        mantissa, scale = mantissa_and_scale(ticker.c)
         before = self.last_price.get(symbol)
-        at_ms = ticker.E or recv_ms
+        at_ms = ticker.E if 0 < ticker.E < recv_ms + EARLY_MS else recv_ms
         self.last_price[symbol] = LastPrice(mantissa, scale, at_ms)
         moved = before is not None and (before.mantissa, before.scale) != (mantissa, scale)
         if moved:
-            self._traded_ms[symbol] = at_ms
+            self._traded_ms[symbol] = max(at_ms, self._traded_ms.get(symbol, 0))
         if self._is_news(symbol, moved=moved):
             now_ns = self._clock.monotonic_ns()
             asked_ns = self._asked_ns.get(symbol)
@@ -263,7 +286,9 @@ class Discovery:
     def _is_news(self, symbol: str, *, moved: bool) -> bool:
         """Whether the list is to be fetched for a symbol's price: it is unknown, or it trades although it should not."""
         known = self._known.get(symbol)
-        return known is None or known.status is Status.PENDING or (moved and known.status is Status.RETIRED)
+        if known is None or known.status is Status.PENDING:
+            return True
+        return moved and known.status is not Status.TRADING
 
     def _next_fetch_s(self) -> float:
         """The pause to the next fetch that nothing asks for: at the latest when a listing that is known is due."""
@@ -271,7 +296,10 @@ class Discovery:
         due_ms = [
             one.listed_ms for one in self._known.values() if one.status is Status.PENDING and one.listed_ms > now_ms
         ]
-        return min([self._refresh_s, *((at_ms - now_ms) / 1e3 + LEAST_REFRESH_S / 5 for at_ms in due_ms)])
+        waits = [(at_ms - now_ms) / 1e3 + LEAST_REFRESH_S / 5 for at_ms in due_ms]
+        now_ns = self._clock.monotonic_ns()
+        waits += [max(ABSENT_AGAIN_S - (now_ns - one.since_ns) / 1e9, 0.0) for one in self._absent.values()]
+        return min([self._refresh_s, *waits])
 
     # The list
 
@@ -306,29 +334,45 @@ class Discovery:
         if len(instruments) < len(self._known) // 2:
             # Half a market does not retire at once; an answer that says so is not believed.
             log.error("symbols.list_shrunk", market=self._market.value, listed=len(instruments), known=len(self._known))
+            self._absent = {
+                symbol: replace(one, since_ns=self._clock.monotonic_ns()) for symbol, one in self._absent.items()
+            }
             return []
-        events: list[Event] = []
-        listed = {instrument.symbol: instrument for instrument in instruments}
-        for symbol, instrument in listed.items():
-            previous = self._known.get(symbol)
-            if previous is None or previous.status in _DORMANT:
-                if instrument.status not in _DORMANT:
-                    price = self.last_price.get(symbol)
-                    events.append(Listed(instrument, None if price is None else (price.mantissa, price.scale)))
-            elif instrument.status is Status.RETIRED:
-                events.append(Retired(symbol, instrument))
-            elif _meaning(instrument) != _meaning(previous):
-                events.append(Changed(instrument, previous))
-        # A symbol that left the list altogether is gone too; on spot some delisted ones vanish.
+        listed = {instrument.symbol: self._as_seen(instrument) for instrument in instruments}
+        events = [event for one in listed.values() if (event := self._event(one)) is not None]
         successors = renames(self._known, listed, self._known_ms)
-        events += [
-            Retired(symbol, previous, successors.get(symbol))
-            for symbol, previous in self._known.items()
-            if symbol not in listed and previous.status not in _DORMANT
-        ]
+        for symbol, previous in self._known.items():
+            if symbol in listed:
+                self._absent.pop(symbol, None)
+            elif previous.status in {Status.TRADING, Status.HALTED}:
+                absence = self._absent.setdefault(symbol, _Absence(self._clock.monotonic_ns(), successors.get(symbol)))
+                if (self._clock.monotonic_ns() - absence.since_ns) / 1e9 < ABSENT_AGAIN_S:
+                    # One list is no evidence: it is known on until another has it, or has it not either.
+                    listed[symbol] = previous
+                else:
+                    del self._absent[symbol]
+                    events.append(Retired(symbol, previous, absence.successor))
         self._known, self._known_ms = listed, self._now_ms()
         return events
 
+    def _as_seen(self, instrument: Instrument) -> Instrument:
+        """A status that klagg does not know says nothing, but trades do."""
+        is_alive = self._now_ms() - self.traded_ms(instrument.symbol) < TRADES_MS
+        return replace(instrument, status=Status.TRADING) if is_unknown(instrument) and is_alive else instrument
 
-def _meaning(instrument: Instrument) -> tuple[Status, int, int]:
-    return instrument.status, instrument.price_scale, instrument.qty_scale
+    def _event(self, instrument: Instrument) -> Event | None:
+        symbol = instrument.symbol
+        previous = self._known.get(symbol)
+        before = Status.RETIRED if previous is None else previous.status
+        if instrument.status is Status.TRADING:
+            if previous is None or before is not Status.TRADING:
+                price = self.last_price.get(symbol)
+                return Listed(instrument, None if price is None else (price.mantissa, price.scale))
+            return Changed(instrument, previous) if _meaning(instrument) != _meaning(previous) else None
+        if instrument.status is Status.RETIRED:
+            return Retired(symbol, instrument) if before in {Status.TRADING, Status.HALTED} else None
+        return Paused(replace(instrument, status=Status.HALTED)) if before is Status.TRADING else None
+
+
+def _meaning(instrument: Instrument) -> tuple[str, int, int]:
+    return instrument.native_status, instrument.price_scale, instrument.qty_scale

@@ -4,6 +4,7 @@ Grids are PRICE_FILTER's tick and LOT_SIZE's step; `pricePrecision` and `quantit
 statuses, contract types and fields appear without notice and must not matter.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +41,13 @@ STATUSES: Final = {
         "BREAK": Status.HALTED,
     },
 }
-"""What the exchange's statuses mean; one that is not here means HALTED: known to the exchange, nothing said for good."""
+"""What the exchange's statuses mean. One that is not here says nothing: HALTED, unless the symbol is seen to trade (see `Discovery`)."""
+
+_PREFERENCE: Final = (Status.TRADING, Status.HALTED, Status.PENDING, Status.RETIRED)
+"""Of several rows of one symbol the one counts that keeps most of its candles."""
+LONGEST_NAME: Final = 64
+_LATEST_MS: Final = 1 << 43
+"""In the year 2248: a later time is none."""
 
 COIN_MARGINED: Final = 2
 """The `st` of COIN-M rows, which since 2026-06-30 may appear among USDT-M's."""
@@ -54,32 +61,34 @@ class _RateLimit(msgspec.Struct):
 
 
 class _Symbol(msgspec.Struct, rename="camel"):
+    """A row: only its name must be as expected; whatever else is not what it should be counts as not told."""
+
     symbol: str
-    status: str = ""
-    base_asset: str = ""
-    quote_asset: str = ""
-    margin_asset: str = ""
-    contract_type: str = ""
-    underlying_type: str = ""
-    contract_status: str | None = None
-    onboard_date: int = 0
-    delivery_date: int = 0
-    price_precision: int | None = None
-    quantity_precision: int | None = None
-    st: int = 0
-    filters: list[dict[str, Any]] = []
+    status: Any = ""
+    base_asset: Any = ""
+    quote_asset: Any = ""
+    margin_asset: Any = ""
+    contract_type: Any = ""
+    underlying_type: Any = ""
+    contract_status: Any = None
+    onboard_date: Any = 0
+    delivery_date: Any = 0
+    price_precision: Any = None
+    quantity_precision: Any = None
+    st: Any = 0
+    filters: Any = None
 
 
 class _ExchangeInfo(msgspec.Struct, rename="camel"):
     symbols: list[msgspec.Raw]
-    rate_limits: list[msgspec.Raw] = []
+    rate_limits: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class SymbolList:
     """What `exchangeInfo` holds: instruments, the weight limit per minute (0 if it says none), rows left out by reason.
 
-    `unknown_statuses` are those that klagg takes as HALTED because it does not know them.
+    `unknown_statuses` are those that klagg does not know.
     """
 
     instruments: list[Instrument]
@@ -90,7 +99,6 @@ class SymbolList:
 
 _INFO_DECODER: Final = msgspec.json.Decoder(_ExchangeInfo)
 _SYMBOL_DECODER: Final = msgspec.json.Decoder(_Symbol)
-_LIMIT_DECODER: Final = msgspec.json.Decoder(_RateLimit)
 
 
 def parse_exchange_info(body: bytes, market: Market) -> SymbolList:
@@ -103,88 +111,130 @@ def parse_exchange_info(body: bytes, market: Market) -> SymbolList:
         info = _INFO_DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"exchangeInfo of {market} cannot be read ({error})") from error
-    instruments: list[Instrument] = []
-    left_out: dict[str, int] = {}
+    instruments: dict[str, Instrument] = {}
+    left_out: Counter[str] = Counter()
     unknown: set[str] = set()
     for raw in info.symbols:
         try:
             row = _SYMBOL_DECODER.decode(raw)
-            if market is Market.USDM and _is_coin_margined(row):
-                left_out["coin_margined"] = left_out.get("coin_margined", 0) + 1
-                continue
-            instrument = _instrument(row, market)
-        except (msgspec.MsgspecError, NumberError, UnicodeDecodeError) as error:
-            left_out["unreadable"] = left_out.get("unreadable", 0) + 1
-            row_text = bytes(raw)[:80].decode("utf-8", "replace")
-            log.warning("symbols.row_unreadable", market=market.value, reason=str(error), row=row_text)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            left_out["unreadable"] += 1
+            _tell_left_out(market, raw, str(error))
             continue
-        if row.status not in STATUSES[market]:
-            unknown.add(row.status)
-        instruments.append(instrument)
-    return SymbolList(instruments, _weight_limit(info.rate_limits), left_out, frozenset(unknown))
+        if market is Market.USDM and _is_coin_margined(row):
+            left_out["coin_margined"] += 1
+            continue
+        if not _is_name(row.symbol):
+            left_out["odd_name"] += 1
+            _tell_left_out(market, raw, "a name that no symbol can have")
+            continue
+        instrument = _instrument(row, market)
+        if is_unknown(instrument):
+            unknown.add(instrument.native_status)
+        before = instruments.get(row.symbol)
+        if before is not None:
+            left_out["repeated"] += 1
+            if before != instrument:
+                _tell_left_out(market, raw, "a second row of its symbol, unlike the first")
+            instrument = min(before, instrument, key=lambda one: _PREFERENCE.index(one.status))
+        instruments[row.symbol] = instrument
+    return SymbolList(list(instruments.values()), _weight_limit(info.rate_limits), dict(left_out), frozenset(unknown))
+
+
+def is_unknown(instrument: Instrument) -> bool:
+    """Whether the exchange's word for what a symbol is doing is none that klagg knows."""
+    return instrument.native_status not in STATUSES[instrument.market]
+
+
+def _tell_left_out(market: Market, raw: msgspec.Raw, reason: str) -> None:
+    row_text = bytes(raw)[:80].decode("utf-8", "replace")
+    log.warning("symbols.row_unreadable", market=market.value, reason=reason, row=row_text)
+
+
+def _is_name(symbol: str) -> bool:
+    """Whether a symbol can be asked for by its name: on the command line, in an address, in the name of a stream."""
+    plain = symbol.translate({ord(char): None for char in "_-."})
+    letters = all(unicodedata.category(char)[0] in "LMN" for char in plain)
+    return 0 < len(plain) <= len(symbol) <= LONGEST_NAME and letters and symbol == symbol.upper()
 
 
 def _is_coin_margined(row: _Symbol) -> bool:
     if row.st:
-        return row.st == COIN_MARGINED
+        return bool(row.st == COIN_MARGINED)
     if row.contract_status is not None and not row.status:
         return True
-    return bool(row.margin_asset) and row.margin_asset == row.base_asset
+    return bool(row.margin_asset) and bool(row.margin_asset == row.base_asset)
 
 
 def _instrument(row: _Symbol, market: Market) -> Instrument:
-    price_scale, qty_scale = _scale(row, "PRICE_FILTER", "tickSize"), _scale(row, "LOT_SIZE", "stepSize")
+    filters = [one for one in row.filters if isinstance(one, dict)] if isinstance(row.filters, list) else []
+    status = _text(row.status)
     return Instrument(
         market=market,
         symbol=row.symbol,
-        status=STATUSES[market].get(row.status, Status.HALTED),
-        price_scale=price_scale,
-        qty_scale=qty_scale,
-        base=row.base_asset,
-        quote=row.quote_asset,
-        listed_ms=max(row.onboard_date, 0),
-        native_status=row.status,
-        extra=_extra(row, market),
+        status=STATUSES[market].get(status, Status.HALTED),
+        price_scale=_scale(filters, "PRICE_FILTER", "tickSize"),
+        qty_scale=_scale(filters, "LOT_SIZE", "stepSize"),
+        base=_text(row.base_asset),
+        quote=_text(row.quote_asset),
+        listed_ms=_time(row.onboard_date),
+        native_status=status,
+        extra=_extra(row, market, filters),
     )
 
 
-def _extra(row: _Symbol, market: Market) -> dict[str, Any]:
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _time(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < _LATEST_MS else 0
+
+
+def _precision(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= MAX_SCALE else None
+
+
+def _extra(row: _Symbol, market: Market, filters: list[dict[str, Any]]) -> dict[str, Any]:
     """What klagg itself has no use for, and hands on to those who read it as they read the exchange."""
     if market is Market.SPOT:
-        return {"filters": row.filters}
+        return {"filters": filters}
     return {
-        "contract_type": row.contract_type,
-        "underlying_type": row.underlying_type,
-        "margin_asset": row.margin_asset,
-        "delivery_ms": row.delivery_date,
-        "price_precision": row.price_precision,
-        "qty_precision": row.quantity_precision,
-        "filters": row.filters,
+        "contract_type": _text(row.contract_type),
+        "underlying_type": _text(row.underlying_type),
+        "margin_asset": _text(row.margin_asset),
+        "delivery_ms": _time(row.delivery_date),
+        "price_precision": _precision(row.price_precision),
+        "qty_precision": _precision(row.quantity_precision),
+        "filters": filters,
     }
 
 
-def _scale(row: _Symbol, filter_type: str, key: str) -> int:
-    """The fractional digits of a grid; 0 where there is none (the first trade will widen it)."""
-    for entry in row.filters:
+def _scale(filters: list[dict[str, Any]], filter_type: str, key: str) -> int:
+    """The fractional digits of a grid; 0 where there is none that can be read (the first trade will widen it)."""
+    for entry in filters:
         if entry.get("filterType") == filter_type:
             text = entry.get(key, "0")
             if not isinstance(text, str):
                 return 0  # a number of JSON has gone through a float
-            parse(text)
+            try:
+                parse(text)
+            except NumberError:
+                return 0
             return min(digits_of(text), MAX_SCALE)
     return 0
 
 
-def _weight_limit(rows: list[msgspec.Raw]) -> int:
-    """REQUEST_WEIGHT per minute; the strictest where there are several."""
+def _weight_limit(rows: object) -> int:
+    """REQUEST_WEIGHT per minute; the strictest where there are several, 0 where none can be read."""
     limits = []
-    for raw in rows:
+    for row in rows if isinstance(rows, list) else []:
         try:
-            row = _LIMIT_DECODER.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            told = msgspec.convert(row, _RateLimit)
+        except msgspec.MsgspecError:
             continue
-        if row.rate_limit_type == "REQUEST_WEIGHT" and row.interval == "MINUTE" and row.interval_num > 0:
-            limits.append(row.limit // row.interval_num)
+        if told.rate_limit_type == "REQUEST_WEIGHT" and told.interval == "MINUTE" and told.interval_num > 0:
+            limits.append(told.limit // told.interval_num)
     return min((limit for limit in limits if limit > 0), default=0)
 
 

@@ -16,7 +16,7 @@ from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.rest import RestClient
 from klagg.interval import HOUR_MS, Interval
-from klagg.model import Instrument, Market
+from klagg.model import Instrument, Market, Status
 from klagg.refold import HeldFrom, nothing_runs
 from klagg.service.recent import Recent
 from klagg.service.weights import sharing
@@ -186,7 +186,7 @@ def _coverages(
             number,
             kept,
             closed_upto_ms=closed_upto_ms,
-            retired_ms=stored.retired_ms,
+            is_live=stored.retired_ms is None and stored.instrument.status is not Status.HALTED,
             bound_ms=bound_ms,
         )
     ]

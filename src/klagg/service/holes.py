@@ -11,6 +11,8 @@ from klagg.engine.engine import Hole
 from klagg.errors import ExchangeError
 from klagg.model import Market
 from klagg.repair.holes import Holes
+from klagg.service.aside import put_aside
+from klagg.service.recent import Recent
 from klagg.service.shard import ShardCore
 
 log = structlog.get_logger()
@@ -23,7 +25,14 @@ class HoleFilling:
     """Looks for holes in the ids of all shards, and applies the trades that fill them like live ones."""
 
     def __init__(
-        self, market: Market, cores: Sequence[ShardCore], holes: Holes, *, clock: Clock, now_ms: Callable[[], int]
+        self,
+        market: Market,
+        cores: Sequence[ShardCore],
+        holes: Holes,
+        *,
+        clock: Clock,
+        now_ms: Callable[[], int],
+        recent: Recent,
     ) -> None:
         self.filled = 0
         self._market = market
@@ -31,6 +40,7 @@ class HoleFilling:
         self._holes = holes
         self._clock = clock
         self._now_ms = now_ms
+        self._recent = recent
         self._asking: set[tuple[int, int]] = set()
 
     async def run(self) -> None:
@@ -48,14 +58,17 @@ class HoleFilling:
         symbol = core.symbol(hole.slot)
         try:
             trades = await self._holes.trades(symbol, hole)
+            if core.slots.get(symbol) != hole.slot:
+                return
+            trades["slot"] = hole.slot
+            core.apply(trades, self._now_ms())
         except ExchangeError as error:
             log.warning("repair.failed", market=self._market.value, symbol=symbol, reason=str(error))
             return
+        except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+            put_aside(self._recent, self._market, [symbol], error)
+            return
         finally:
             self._asking.discard((number, hole.slot))
-        if core.slots.get(symbol) != hole.slot:
-            return
-        trades["slot"] = hole.slot
-        core.apply(trades, self._now_ms())
         self.filled += 1
         log.info("repair.hole_filled", market=self._market.value, symbol=symbol, trades=len(trades))

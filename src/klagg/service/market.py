@@ -3,8 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -14,8 +13,8 @@ import structlog
 
 from klagg.clock import Calibrator, Clock, ExchangeClock, Margin, MinuteTicker
 from klagg.config.settings import Settings
-from klagg.errors import RequestRejected, StoreError, StoreUnavailable, UsageError
-from klagg.exchange.budget import DEFAULT_LIMITS, Purpose, WeightBudget, shares
+from klagg.errors import StoreError, StoreUnavailable
+from klagg.exchange.budget import DEFAULT_LIMITS, WeightBudget, shares
 from klagg.exchange.discovery import Discovery
 from klagg.exchange.endpoints import for_market
 from klagg.exchange.lane import LaneStats
@@ -24,21 +23,25 @@ from klagg.exchange.rest import RestClient
 from klagg.exchange.settings import StreamSettings
 from klagg.exchange.streams import TradeStreams
 from klagg.exchange.transport import SOCKETS, Transport
-from klagg.interval import BY_NAME, DAY_MS, MINUTE, MINUTE_MS, Interval
+from klagg.interval import DAY_MS, MINUTE_MS
 from klagg.model import VIRTUAL_SHARDS, Candles, Gap, Instrument, Ints, Market, Status
 from klagg.repair import Repairer
 from klagg.repair.holes import Holes
 from klagg.service.auditing import ContinuousAudit
+from klagg.service.departures import Departures
 from klagg.service.facts import StoredFacts, stored_facts
 from klagg.service.holes import HoleFilling
 from klagg.service.listings import Listings
 from klagg.service.past import Past
+from klagg.service.pauses import Pause, end_life, stored_seeds
 from klagg.service.prices import seeds_by_rest
 from klagg.service.recent import Recent
-from klagg.service.shard import Seed, ShardCore, seeds_of, seeds_of_closed
+from klagg.service.seams import Seams
+from klagg.service.shard import Seed, ShardCore
+from klagg.service.sorting import Sorted, Sorting
 from klagg.service.ticks import Boundary
 from klagg.service.worker import Committed, Worker
-from klagg.store import Claim, Commit, CommitResult, StoredInstrument
+from klagg.store import Claim, Commit, CommitResult
 from klagg.store.budget import WeightLedger
 from klagg.store.thread import StoreThread
 
@@ -51,25 +54,17 @@ LAST_FLUSH_S: Final = 10.0
 RENEW_LEASE_S: Final = 5.0
 RETRY_S: Final = 5.0
 COUNT_S: Final = 3.0
-DAY: Final = BY_NAME["1d"]
 FACTS_S: Final = 30.0
 """What else the database says is read this often: the last hour of a whole market takes some tens of milliseconds."""
 UNVERIFIED_SHOWN: Final = 10_000
 """Counting stops here: more than this is simply much."""
-NAMED: Final = 10
-"""Symbols named in one message."""
-FEW: Final = 5
-"""So many symbols may leave the list of a small market at once."""
+LISTS_ASKED: Final = 3
+"""A symbol list that lacks too much of what is stored is asked for again so often, some seconds apart."""
 
 
 def owner_name() -> str:
     """Who holds a claim, as another process would be told: host and process."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def is_active(instrument: Instrument) -> bool:
-    """Whether candles are made of an instrument now: it trades, or may trade again."""
-    return instrument.status in {Status.TRADING, Status.HALTED}
 
 
 def joined_late(begun: Mapping[int, int], boundary_ms: int) -> dict[int, int]:
@@ -123,7 +118,6 @@ class MarketService:
         self._streams: list[TradeStreams] = []
         self._calibrator = Calibrator(clock, self.exchange_clock, self.rest.server_time, chance=transport.chance())
         self._gate = ConnectGate(clock)
-        self._left_until: dict[str, tuple[int, int]] = {}
 
     def _now_or_zero(self) -> int:
         return self.exchange_clock.now_ms() if self.exchange_clock.age_ms != float("inf") else 0
@@ -148,8 +142,14 @@ class MarketService:
         """
         await self._calibrator.start()
         listed = await self.rest.instruments()
-        chosen = self._choose(listed)
         store = self._store.store
+        sorting = await self._sorting()
+        for _ in range(LISTS_ASKED):
+            if not sorting.is_doubtful(listed):
+                break
+            await self._clock.sleep(RETRY_S)
+            listed = await self.rest.instruments()
+        sorting.sort(listed)  # what is wanted may be wrong: that is said before anything is claimed
         claim = await self._store.call(
             store.claim,
             self.market,
@@ -159,74 +159,37 @@ class MarketService:
         )
         self.claim = claim
         await self._store.call(store.set_intervals, self.market, self.intervals)
-        before = {one.instrument.symbol: one for one in await self._store.call(store.instruments, self.market)}
-        left = self._left(before.values(), listed)
-        ids = await self._store.call(store.put_instruments, chosen, self.now_ms)
-        ids.update({one.symbol: before[one.symbol].id for one in left})
-        log.info("market.claimed", market=self.market.value, epoch=claim.epoch, symbols=len(chosen))
-        again = {i.symbol for i in chosen if i.symbol in before and before[i.symbol].retired_ms is not None}
-        await self._load(listed, chosen, left, again, ids, claim)
+        sorting = await self._sorting()
+        symbols = sorting.sort(listed)
+        going_on = [instrument for instrument in symbols.trading if instrument.symbol not in symbols.were_paused]
+        ids = sorting.ids | await self._store.call(store.put_instruments, going_on, self.now_ms)
+        log.info(
+            "market.claimed",
+            market=self.market.value,
+            epoch=claim.epoch,
+            symbols=len(symbols.trading),
+            paused=len(symbols.paused),
+        )
+        await self._load(listed, symbols, ids, claim)
 
-    def _choose(self, listed: Sequence[Instrument]) -> list[Instrument]:
-        """The wanted symbols that candles are made of now.
+    async def _sorting(self) -> Sorting:
+        return Sorting(self.market, self.filter, await self._store.call(self._store.store.instruments, self.market))
 
-        Raises:
-            UsageError: a name is not known, a glob matches nothing, or none of the wanted symbols trades.
-        """
-        names = set(self.filter.resolve(instrument.symbol for instrument in listed))
-        wanted = [instrument for instrument in listed if instrument.symbol in names]
-        chosen = [instrument for instrument in wanted if is_active(instrument)]
-        if not chosen:
-            states = ", ".join(f"{i.symbol} {i.native_status or i.status.value}" for i in wanted[:NAMED])
-            raise UsageError(f"no symbol to run on market {self.market.value} trades now ({states}): choose others")
-        if not self.filter.wants_all and len(chosen) < len(wanted):
-            idle = [instrument.symbol for instrument in wanted if not is_active(instrument)]
-            log.info("market.not_trading", market=self.market.value, count=len(idle), symbols=idle[:NAMED])
-        return chosen
-
-    def _left(self, before: Iterable[StoredInstrument], listed: Sequence[Instrument]) -> list[Instrument]:
-        """The stored symbols that have left trading for good, or the list, since the last run."""
-        now = {instrument.symbol: instrument for instrument in listed}
-        known = [
-            one.instrument for one in before if one.retired_ms is None and self.filter.wants(one.instrument.symbol)
-        ]
-        left = [
-            replace(now.get(one.symbol, one), status=Status.RETIRED)
-            for one in known
-            if one.symbol not in now or now[one.symbol].status is Status.RETIRED
-        ]
-        if len(left) > max(len(known) // 2, FEW):
-            # Half a market does not retire while nobody looks; a list that says so is not believed.
-            log.error("symbols.list_shrunk", market=self.market.value, listed=len(listed), known=len(known))
-            return []
-        return left
-
-    async def _load(
-        self,
-        listed: Sequence[Instrument],
-        chosen: Sequence[Instrument],
-        left: Sequence[Instrument],
-        again: AbstractSet[str],
-        ids: dict[str, int],
-        claim: Claim,
-    ) -> None:
+    async def _load(self, listed: Sequence[Instrument], symbols: Sorted, ids: dict[str, int], claim: Claim) -> None:
         """Seed the engine from the store, and symbols that it does not know from the exchange's last close."""
         self.phase = "loading"
         store = self._store.store
-        newest = await self._store.call(store.newest, self.market, self.intervals)
-        closed = await self._store.call(store.newest_closed, self.market, self.intervals)
-        stored = seeds_of_closed(closed.instrument_ids, closed.candles)
+        chosen = symbols.trading
         boundary_ms = self.exchange_clock.last_boundary_ms()
-        known = {ids[instrument.symbol]: instrument.symbol for instrument in (*chosen, *left)}
-        stored.update(
-            seeds_of(newest.instrument_ids, newest.candles, newest.last_trade_instrument_ids, newest.last_trades, known)
-        )
-        for instrument in left:
-            await self._retire(instrument, stored.get(ids[instrument.symbol]), boundary_ms)
+        known = {ids[symbol]: symbol for symbol in (*(one.symbol for one in chosen), *symbols.stopped)}
+        stored = await self._store.call(stored_seeds, store, self.market, self.intervals, known)
+        await self._resume(symbols, ids, stored, boundary_ms)
         names = {ids[instrument.symbol]: instrument.symbol for instrument in chosen}
         # A symbol that had retired begins another life: nothing is made for the time between.
         seeds = {
-            names[number]: seed for number, seed in stored.items() if number in names and names[number] not in again
+            names[number]: seed
+            for number, seed in stored.items()
+            if number in names and names[number] not in symbols.again
         }
         self.boundary = Boundary(boundary_ms)
         self._discovery = Discovery(
@@ -234,7 +197,8 @@ class MarketService:
             self.rest,
             clock=self._clock,
             now_ms=lambda: self.now_ms,
-            known=listed,
+            known=(*listed, *symbols.absent),
+            absent=[instrument.symbol for instrument in symbols.absent],
             settings=self._stream_settings(),
             gate=self._gate,
             transport=self._transport,
@@ -245,7 +209,8 @@ class MarketService:
             self.market,
             self.filter,
             ids=ids,
-            instruments={instrument.symbol: instrument for instrument in (*chosen, *left)},
+            instruments={instrument.symbol: instrument for instrument in (*chosen, *symbols.stopped.values())},
+            intervals=self.intervals,
             workers=list(zip(self.workers, self._streams, strict=True)),
             discovery=self._discovery,
             rest=self.rest,
@@ -271,6 +236,7 @@ class MarketService:
             Holes(self.market, self.rest, lambda: self.now_ms),
             clock=self._clock,
             now_ms=lambda: self.now_ms,
+            recent=self.recent,
         )
         self.past = Past(
             self.market,
@@ -286,11 +252,25 @@ class MarketService:
             recent=self.recent,
             absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
         )
+        first = await self._store.call(store.first_minutes, self.market)
+        self.seams = Seams(
+            self.market,
+            listings=self.listings,
+            past=self.past,
+            store=self._store,
+            repairer=self.repairer,
+            intervals=self.intervals,
+            clock=self._clock,
+            recent=self.recent,
+            now_ms=lambda: self.now_ms,
+            absent_ms=boundary_ms - (self._closed_before_ms(claim) or boundary_ms),
+            began_ms=min(first.values(), default=boundary_ms),
+        )
         self.audit = ContinuousAudit(
             self.market,
             self.rest,
             self._store,
-            self.listings.by_id,
+            self.listings.not_paused,
             intervals=self.intervals,
             weight_share=self.settings.audit_weight_share,
             repair=self.settings.audit_repair,
@@ -301,11 +281,30 @@ class MarketService:
             on_repaired=self._take_repaired,
             held_from=self._held_from,
         )
+        self.listings.ended_ms.update(symbols.ended_ms)
+        self.listings.began_again.update({ids[symbol]: symbols.ended_ms.pop(symbol) for symbol in symbols.again})
+        self.departures = Departures(
+            self.market,
+            listings=self.listings,
+            rest=self.rest,
+            store=self._store,
+            repairer=self.repairer,
+            clock=self._clock,
+            recent=self.recent,
+            now_ms=lambda: self.now_ms,
+            boundary_ms=boundary_ms,
+        )
+        for symbol, instrument in symbols.stopped.items():
+            seed = stored.get(ids[symbol])
+            since_ms = boundary_ms if seed is None else seed.boundary_ms
+            if instrument.status is Status.HALTED:
+                self.listings.paused[symbol] = Pause(instrument, since_ms)
+            if symbol in symbols.unseen_end:
+                self.departures.unseen[symbol] = since_ms
         new = [instrument for instrument in chosen if instrument.symbol not in seeds]
         if self._closed_before_ms(claim) or self.settings.history_ms == 0:
             # Listed since the last run: what passed since then is theirs too; and without a history, what their running candles had.
             self.listings.newcomers.update({ids[instrument.symbol]: boundary_ms for instrument in new})
-        first = await self._store.call(store.first_minutes, self.market)
         begun = {
             ids[symbol]: first.get(ids[symbol], seed.boundary_ms) for symbol, seed in seeds.items() if symbol in ids
         }
@@ -322,61 +321,32 @@ class MarketService:
             restored=len(chosen) - len(new),
             new=len(new),
             unpriced=len(self.listings.waiting),
+            paused=len(self.listings.paused),
         )
+
+    async def _resume(
+        self, symbols: Sorted, ids: Mapping[str, int], stored: Mapping[int, Seed], boundary_ms: int
+    ) -> None:
+        """Of the symbols that were paused and trade now, end the lives of those whose pause was too long."""
+        store = self._store.store
+        for instrument in symbols.trading:
+            symbol = instrument.symbol
+            seed = stored.get(ids[symbol])
+            if symbol in symbols.were_paused and seed is not None:
+                pause = Pause(instrument, seed.boundary_ms)
+                if pause.is_over(boundary_ms):
+                    end_ms = await self._store.call(end_life, store, ids[symbol], pause.since_ms)
+                    retired = replace(instrument, status=Status.RETIRED)
+                    await self._store.call(store.put_instruments, [retired], end_ms)
+                    symbols.again.add(symbol)
+                    symbols.ended_ms[symbol] = end_ms
+        resumed = [instrument for instrument in symbols.trading if instrument.symbol in symbols.were_paused]
+        await self._store.call(store.put_instruments, resumed, self.now_ms)
 
     @staticmethod
     def _closed_before_ms(claim: Claim) -> int:
         """Up to where an earlier run has closed; 0 where there was none."""
         return int(claim.closed_upto.max())
-
-    async def _retire(self, instrument: Instrument, stored: Seed | None, boundary_ms: int) -> None:
-        """A symbol has left while nobody looked: its candles go on to its end, as far as that can be known.
-
-        A contract ends at its delivery; where it was settled early nobody says when: until now, as the exchange itself
-        goes on making candles of it. On spot the exchange's last candle tells.
-        """
-        symbol = instrument.symbol
-        since_ms = boundary_ms if stored is None else stored.boundary_ms
-        delivery_ms = MINUTE.open_at(int(instrument.extra.get("delivery_ms", 0)))
-        if since_ms < delivery_ms < boundary_ms:
-            end_ms = delivery_ms
-        elif self.market is Market.SPOT:
-            end_ms = await self._last_candle_end(instrument, since_ms, boundary_ms)
-        else:
-            end_ms = boundary_ms
-        await self._store.call(self._store.store.put_instruments, [instrument], end_ms)
-        log.info("symbol.retired", market=self.market.value, symbol=symbol, last_tick_ms=end_ms)
-        if since_ms < end_ms:
-            self._left_until[symbol] = since_ms, end_ms
-
-    async def _last_candle_end(self, instrument: Instrument, since_ms: int, boundary_ms: int) -> int:
-        """The end of the last minute that the exchange has of a symbol that left; `since_ms` where it tells of none.
-
-        Today's minutes, else those of the last day that it has any of: three requests, however long nobody looked.
-        """
-        today_ms = max(since_ms, boundary_ms - boundary_ms % DAY_MS)
-        try:
-            minutes = await self._klines_of(instrument, MINUTE, today_ms, boundary_ms)
-            if len(minutes) == 0 and since_ms < today_ms:
-                days = await self._klines_of(instrument, DAY, DAY.open_at(since_ms), today_ms)
-                if len(days):
-                    day_ms = int(days[-1]["open_ms"])
-                    minutes = await self._klines_of(instrument, MINUTE, max(day_ms, since_ms), day_ms + DAY_MS)
-        except RequestRejected as error:
-            self.recent.note("symbol.refused", f"{instrument.symbol}: {error}")
-            return since_ms
-        return int(minutes[-1]["open_ms"]) + MINUTE_MS if len(minutes) else since_ms
-
-    async def _klines_of(self, instrument: Instrument, interval: Interval, start_ms: int, end_ms: int) -> Candles:
-        return await self.rest.klines(
-            instrument.symbol,
-            interval,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            price_scale=instrument.price_scale,
-            qty_scale=instrument.qty_scale,
-            purpose=Purpose.LIVE,
-        )
 
     def _hire(self, number: int, claim: Claim) -> None:
         """A worker for every n-th virtual shard, with its own streams."""
@@ -446,6 +416,8 @@ class MarketService:
             self.live.set()
             tasks.create_task(self.repairer.run())
             tasks.create_task(self.listings.run())
+            tasks.create_task(self.departures.run())
+            tasks.create_task(self.seams.run())
             tasks.create_task(self._requeries())
             tasks.create_task(self.past.run(self.boundary_ms))
             tasks.create_task(self.audit.run())
@@ -474,8 +446,6 @@ class MarketService:
     async def _fill(self) -> None:
         """Fetch the minutes since the last run before going live, as far as the deadline allows."""
         self.phase = "fetching the minutes since the last run"
-        for symbol, (since_ms, end_ms) in self._left_until.items():
-            self.repairer.fetch(symbol, since_ms, end_ms)
         await self.repairer.fill(FILL_DEADLINE_S)
 
     async def _tick(self) -> None:
@@ -542,8 +512,8 @@ class MarketService:
 
     @property
     def history_ready(self) -> bool:
-        """Whether the configured depth of history is there."""
-        return self.workers != [] and self.past.ready
+        """Whether the configured depth of history is there, and was looked through for holes."""
+        return self.workers != [] and self.past.ready and self.seams.looked > 0
 
     @property
     def history_progress(self) -> tuple[int, int, float] | None:

@@ -247,7 +247,7 @@ class _Round:
                     self._store.record_gap(gap, self._now_ms)
                     self._done["gaps recorded"] += 1
                 continue
-            filled = _fillers(before, start_ms, end_ms)
+            filled = fillers(before, start_ms, end_ms)
             written = self._store.write(np.full(len(filled), number, np.int64), filled).accepted
             self._done["missing minutes filled"] += int(written.sum())
             touched += [(start_ms, MINUTE), (end_ms - MINUTE_MS, MINUTE)]
@@ -269,7 +269,7 @@ class _Round:
             self._done["longer candles folded"] += int((refolded.candles["interval"] != MINUTE.code).sum())
 
 
-def _fillers(before: Candles, start_ms: int, end_ms: int) -> Candles:
+def fillers(before: Candles, start_ms: int, end_ms: int) -> Candles:
     """Minutes `[start_ms, end_ms)` at the close of the one before, as the clock makes them where nothing is known."""
     opens = np.arange(start_ms, end_ms, MINUTE_MS)
     filled = no_candles(len(opens))

@@ -11,9 +11,11 @@ from klagg.errors import ExchangeError, StoreUnavailable
 from klagg.exchange.klines import SETTLE_MS
 from klagg.exchange.rest import RestClient
 from klagg.interval import BY_NAME, HOUR_MS, Interval
-from klagg.model import Instrument, Market
+from klagg.model import Instrument, Market, Status
 from klagg.refold import HeldFrom
+from klagg.service.aside import put_aside
 from klagg.service.listings import Listings
+from klagg.service.pauses import trim_head
 from klagg.service.recent import Recent
 from klagg.store.thread import StoreThread
 
@@ -50,6 +52,8 @@ class Past:
     ) -> None:
         self.ready = False
         """Whether the configured depth is there, but for refused symbols."""
+        self.fetched = 0
+        """How often the past of newcomers has come."""
         self.progress: tuple[int, int, float] | None = None
         """Days of symbols done, all of them, and seconds left; None while none is fetched."""
         self.differences = 0
@@ -72,7 +76,8 @@ class Past:
         not_before_ms: dict[int, int] = {}
         newcomers = self._listings.newcomers
         if self._history_ms > 0:
-            refused = await self._fetch(self._listings.by_id(), end_ms, self._tell)
+            trading = {number: one for number, one in self._listings.by_id().items() if one.status is Status.TRADING}
+            refused = await self._fetch(trading, end_ms, self._tell)
             self.progress = None
             start_ms = end_ms - self._history_ms
             log.info("history.ready", market=self._market.value, start_ms=start_ms, end_ms=end_ms, refused=len(refused))
@@ -84,18 +89,37 @@ class Past:
             due = [number for number in newcomers if not_before_ms.get(number, 0) <= self._now_ms()]
             for upto_ms in sorted({newcomers[number] for number in due}):
                 begun = [number for number in due if newcomers.get(number) == upto_ms]
-                for number in begun:
-                    del newcomers[number]
                 known = self._listings.by_id()
-                for number in await self._fetch({number: known[number] for number in begun}, upto_ms):
-                    newcomers.setdefault(number, upto_ms)
-                    not_before_ms[number] = self._now_ms() + REFUSED_RETRY_MS
+                refused = await self._fetch({number: known[number] for number in begun}, upto_ms)
+                not_before_ms.update(dict.fromkeys(refused, self._now_ms() + REFUSED_RETRY_MS))
+                for number in begun:
+                    # It waits here until its past is there: so long, what lacks of it is known to be still to come.
+                    if number not in refused and newcomers.get(number) == upto_ms:
+                        await self._trimmed(number, upto_ms)
+                        del newcomers[number]
+                self.fetched += 1
+
+    async def _trimmed(self, number: int, upto_ms: int) -> None:
+        try:
+            await self._store.call(trim_head, self._store.store, number, upto_ms)
+        except StoreUnavailable as error:
+            self._recent.note("history.failed", str(error))
 
     async def _fetch(
         self, instruments: Mapping[int, Instrument], end_ms: int, progress: Progress | None = None
     ) -> list[int]:
         """The history of these instruments up to a boundary; tried until it is there. Returns whom the exchange refuses."""
-        start_ms = min(end_ms - self._history_ms, _HOUR.open_at(end_ms - self._least_ms))
+        refused: list[int] = []
+        began = self._listings.began_again
+        for since_ms in sorted({began.get(number, 0) for number in instruments}):
+            alike = {number: one for number, one in instruments.items() if began.get(number, 0) == since_ms}
+            refused += await self._fetch_since(alike, since_ms, end_ms, progress)
+        return refused
+
+    async def _fetch_since(
+        self, instruments: Mapping[int, Instrument], since_ms: int, end_ms: int, progress: Progress | None
+    ) -> list[int]:
+        start_ms = max(min(end_ms - self._history_ms, _HOUR.open_at(end_ms - self._least_ms)), since_ms)
         while self._now_ms() < end_ms + SETTLE_MS:
             await self._clock.sleep(SETTLE_MS / 4_000)
         while True:
@@ -117,6 +141,14 @@ class Past:
             except (ExchangeError, StoreUnavailable, OSError) as error:
                 self._recent.note("history.failed", str(error))
                 await self._clock.sleep(RETRY_S)
+            except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+                put_aside(self._recent, self._market, [one.symbol for one in instruments.values()], error)
+                if len(instruments) > 1:
+                    failed: list[int] = []
+                    for number, one in instruments.items():
+                        failed += await self._fetch_since({number: one}, since_ms, end_ms, None)
+                    return failed
+                return list(instruments)  # tried again like one that the exchange refuses
             else:
                 self.differences += done.differences.candles
                 return [number for number, one in instruments.items() if one.symbol in done.refused_symbols]

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from klagg.errors import RequestRejected
+from klagg.errors import ExchangeError, RequestRejected
 from klagg.exchange.budget import Purpose
 from klagg.exchange.rest import RestClient
 from klagg.interval import MINUTE, MINUTE_MS
 from klagg.model import Instrument, no_candles
+from klagg.service.aside import put_aside
 from klagg.service.recent import Recent
 from klagg.service.shard import Seed
 
@@ -44,6 +45,11 @@ async def seeds_by_rest(
                 )
             except RequestRejected as error:
                 recent.note("symbol.refused", f"{instrument.symbol}: {error}")
+                return
+            except (ExchangeError, OSError):
+                raise
+            except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+                put_aside(recent, instrument.market, [instrument.symbol], error)
                 return
         if len(rows):
             seeds[instrument.symbol] = seed_at(boundary_ms, int(rows[-1]["close"]), int(rows[-1]["price_scale"]))

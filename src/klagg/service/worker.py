@@ -14,7 +14,8 @@ from klagg.exchange.inbox import Blind, Sighted
 from klagg.exchange.streams import TradeStreams
 from klagg.exchange.wire import decode
 from klagg.interval import MINUTE, Interval
-from klagg.model import Candles, Gap, Ints
+from klagg.model import Candles, Gap, Ints, Trades, no_candles
+from klagg.service.aside import put_aside
 from klagg.service.comparison import Comparison
 from klagg.service.recent import Recent
 from klagg.service.shard import ShardCore
@@ -138,13 +139,53 @@ class Worker:
         if not payloads:
             return
         now_ms = self._now_ms()
-        decoded = decode(payloads, self.core.slots)
+        try:
+            decoded = decode(payloads, self.core.slots)
+        except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+            self._apply_one_by_one(payloads, error)
+            return
         for rejected in decoded.rejected:
             self._recent.reject(rejected)
         if len(decoded.trades):
-            self.core.apply(decoded.trades, now_ms)
+            self._apply_trades(decoded.trades, now_ms)
             self._margin.observe(now_ms - decoded.trades["time_ms"])
-        self.comparison.take(decoded.klines, now_ms)
+        try:
+            self.comparison.take(decoded.klines, now_ms)
+        except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+            self._compare_anew(decoded.klines["slot"].tolist(), error)
+
+    def _apply_one_by_one(self, payloads: list[bytes], error: Exception) -> None:
+        """One of many messages cannot be decoded, for a reason nobody foresaw: it is left out, and what lacks then is a hole."""
+        if len(payloads) > 1:
+            for payload in payloads:
+                self._apply([payload])
+            return
+        put_aside(self._recent, self.core.market, [], error)
+        # Nobody knows whose it was.
+        self._doubt(list(self.core.slots.values()), self._now_ms())
+
+    def _apply_trades(self, trades: Trades, now_ms: int) -> None:
+        try:
+            self.core.apply(trades, now_ms)
+        except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+            slots = np.unique(trades["slot"]).tolist()
+            if len(slots) > 1:
+                # What had been applied before it failed is dropped as a duplicate now.
+                for slot in slots:
+                    self._apply_trades(trades[trades["slot"] == slot], now_ms)
+                return
+            put_aside(self._recent, self.core.market, [self.core.symbol(slot) for slot in slots], error)
+            self._doubt(slots, int(trades["time_ms"].min()))
+
+    def _doubt(self, slots: list[int], since_ms: int) -> None:
+        """Some trades of these instruments were left out: their minutes since then prove nothing."""
+        self.core.engine.blind(slots, since_ms)
+        self.core.engine.sight(slots, self._now_ms())
+
+    def _compare_anew(self, slots: list[int], error: Exception) -> None:
+        """The pushes that wait cannot be compared, for a reason nobody foresaw: the repair asks for those minutes instead."""
+        put_aside(self._recent, self.core.market, [self.core.symbol(slot) for slot in set(slots)], error)
+        self.comparison = Comparison(self.core)
 
     async def _ticks(self) -> None:
         while True:
@@ -194,7 +235,11 @@ class Worker:
         """Expire holes, judge the exchange's pushes, and hand on the evidence that has come in."""
         now_ms = self._now_ms()
         self.core.engine.expire_holes(now_ms)
-        verified, replaced = self.comparison.judge(now_ms)
+        try:
+            verified, replaced = self.comparison.judge(now_ms)
+        except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+            self._compare_anew([], error)
+            verified, replaced = no_candles(), no_candles()
         for row in self.comparison.differing:
             symbol = self.core.symbol(int(row["slot"]))
             self._recent.note("candle.differs", f"{symbol} 1m {int(row['open_ms'])}: taken from the exchange")
@@ -232,8 +277,11 @@ class Worker:
                 except StoreUnavailable as error:
                     self._recent.note("store.fold_failed", str(error))
                     await self._clock.sleep(RETRY_LAST_S)
-                else:
-                    self._to_fold_minutes -= len(self._to_fold.popleft()[0])
+                    continue
+                except Exception as error:  # noqa: BLE001 - put on record, with its traceback
+                    slots = set(self._to_fold[0][0]["slot"].tolist())
+                    put_aside(self._recent, self.core.market, [self.core.symbol(slot) for slot in slots], error)
+                self._to_fold_minutes -= len(self._to_fold.popleft()[0])
 
     async def _fold(self, minutes: Candles, numbers_changed: bool) -> None:
         """Have the longer candles folded from minutes that are now known: those that have closed, or all if numbers changed."""

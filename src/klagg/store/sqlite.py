@@ -609,6 +609,17 @@ class SqliteStore:
         )
         return dict(rows)
 
+    def count_minutes(self, instrument_id: int, start_ms: int, end_ms: int) -> tuple[int, int, int]:
+        """How many closed minutes of an instrument open in `[start_ms, end_ms)`, and the first and last of them (0 where none does)."""
+        series = instrument_id * SERIES_INTERVALS + MINUTE.code
+        row = self._database.one(
+            "SELECT count(*), coalesce(min(open_ms), 0), coalesce(max(open_ms), 0) FROM candle "
+            "WHERE series = ? AND open_ms >= ? AND open_ms < ?",
+            (series, start_ms, end_ms),
+        )
+        assert row is not None
+        return int(row[0]), int(row[1]), int(row[2])
+
     def gaps(self, market: Market) -> list[Gap]:
         """The spans that could not be kept and are not settled yet, oldest first."""
         return gaps.open_gaps(self._database, market)
