@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from typing import Protocol
 
+from judge.lies import AGG_TRADES, KLINES, LISTS, Liar
 from judge.truth import MINUTE, STEPS, text
 from simulation.market import Market, Traded
 from simulation.plan import Happening, Plan, SymbolPlan
@@ -46,6 +47,7 @@ class Exchange:
         self.over_weight = 0
         self.lasting: list[Happening] = []
         self._chance = random.Random(f"{plan.seed} exchange")
+        self._liar = Liar(random.Random(f"{plan.seed} liar"))
         self._weight: Counter[int] = Counter()
         self._banned_until_ms = 0
         self._closed_ms = plan.start_ms - plan.start_ms % MINUTE
@@ -70,6 +72,14 @@ class Exchange:
         """Whether a fault that lasts now hits this time."""
         one = self.active(kind)
         return one is not None and self._chance.random() < one.value
+
+    def _lie(self, kinds: tuple[str, ...]) -> str | None:
+        """The lie of these kinds that is told this time; lots of its own, so that a world without lies stays what it was."""
+        for kind in kinds:
+            one = self.active(f"rest_{kind}")
+            if one is not None and self._liar.chance.random() < one.value:
+                return kind
+        return None
 
     # Streams
 
@@ -262,11 +272,18 @@ class Exchange:
         if self.now_ms < one.refused_until_ms:
             return 400, _json({"code": -1122, "msg": "Invalid symbol status."})
         if what == "aggTrades":
-            return 200, _json(self._agg_trades(one, query, limit))
+            rows, lie = self._agg_trades(one, query, limit), self._lie(AGG_TRADES)
+            if lie is not None:
+                rows, is_lie = self._liar.agg_trades(lie, rows)
+                self.counts[f"lie: {lie}"] += is_lie
+            return 200, _json(rows)
         if what != "klines" or query.get("interval") not in {*STEPS, "1M"}:
             return 400, _json({"code": -1120, "msg": "Invalid interval."})
         start_ms, end_ms = int(query.get("startTime", 0)), int(query.get("endTime", self.now_ms))
-        rows = one.rows(query["interval"], start_ms, end_ms, limit, self.now_ms)
+        lie = self._lie(KLINES)
+        rows, is_lie = self._liar.klines(lie, one, query["interval"], (start_ms, end_ms, limit), self.now_ms)
+        if is_lie:
+            self.counts[f"lie: {lie}"] += 1
         if self.strikes("rest_missing_rows") and rows:
             dropped = self._chance.randrange(len(rows))
             # Only the newest are late; an older row does not come and go.
@@ -303,6 +320,10 @@ class Exchange:
         ]
         rows = [self._listed(one) for one in symbols]
         rows.append({"symbol": ODD, "status": "NEVER_HEARD_OF", "filters": []})
+        lie = self._lie(LISTS)
+        if lie is not None:
+            rows, is_lie = self._liar.listed(lie, rows)
+            self.counts[f"lie: {lie}"] += is_lie
         return {"serverTime": self.now_ms - 30_000, "rateLimits": limits, "symbols": rows}
 
     def _listed(self, one: Traded) -> dict:

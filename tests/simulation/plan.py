@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from judge.lies import AGG_TRADES, KLINES, LISTS
+
 MINUTE_S = 60.0
 STARTS = (
     "2026-03-03T09:57:20",
@@ -123,6 +125,8 @@ LASTING = {
     "statement_fails": (5, 60),
 }
 """Faults that last, with the shortest and longest span in seconds."""
+LIES = tuple(f"rest_{kind}" for kind in (*KLINES, *AGG_TRADES, *LISTS))
+"""Faults that last in which REST's answers are well-formed and wrong."""
 INSTANT = (
     "cut",
     "cut_all",
@@ -151,14 +155,17 @@ INSTANT = (
 )
 
 
-def make(seed: int) -> Plan:
-    """The plan of a seed."""
+def make(seed: int, *, honest: bool = False) -> Plan:
+    """The plan of a seed; `honest`: without lies."""
     chance = random.Random(seed)
     market = chance.choice(("usdm", "usdm", "spot"))
     start_ms = int(datetime.fromisoformat(chance.choice(STARTS)).replace(tzinfo=UTC).timestamp() * 1000)
     symbols = _symbols(chance, market)
     busy_s = chance.choice((60.0, 150.0, 240.0, 400.0))
-    happenings = sorted(_happenings(chance, symbols, busy_s), key=lambda one: one.at_s)
+    found = _happenings(chance, symbols, busy_s)
+    if not honest:
+        found += _lies(random.Random(f"{seed} lies"), busy_s)
+    happenings = sorted(found, key=lambda one: one.at_s)
     end_s = max((one.at_s + one.span_s for one in happenings), default=busy_s)
     return Plan(
         seed=seed,
@@ -208,6 +215,20 @@ def _happenings(chance: random.Random, symbols: tuple[SymbolPlan, ...], busy_s: 
         else:
             kind = chance.choice(INSTANT)
             found += _instants(chance, kind, at_s, symbols)
+    return found
+
+
+def _lies(chance: random.Random, busy_s: float) -> list[Happening]:
+    """What REST tells wrong, in two of three worlds."""
+    found: list[Happening] = []
+    for _ in range(chance.choice((0, 0, 1, 1, 2, 4))):
+        kind = chance.choice(LIES)
+        at_s = round(_instant(chance, busy_s), 3)
+        span_s = round(chance.uniform(5, 250), 2)
+        found.append(Happening(at_s, kind, span_s, round(chance.uniform(0.05, 1.0), 3)))
+        if kind.startswith("rest_agg"):
+            # Aggregate trades are only asked for where some are missing.
+            found.append(Happening(at_s, "lose", span_s, 0.1))
     return found
 
 

@@ -27,7 +27,7 @@ from klagg.store import Commit, CommitResult
 from simulation.disk import Disk
 from simulation.exchange import Exchange
 from simulation.network import Network
-from simulation.plan import LASTING, Happening, Plan
+from simulation.plan import LASTING, LIES, Happening, Plan
 from simulation.timeline import Crash, HostClock, Stuck, Timeline, VirtualLoop
 from simulation.verdict import Verdict, difference, stored, told
 
@@ -103,7 +103,7 @@ class World:
         self.path = path
         self.timeline = Timeline(plan.start_ms)
         self.exchange = Exchange(plan, self.timeline)
-        self.exchange.lasting = [one for one in plan.happenings if one.kind in LASTING]
+        self.exchange.lasting = [one for one in plan.happenings if one.kind in {*LASTING, *LIES}]
         self.story = Story(plan)
         self.intervals = tuple(plan.intervals.split(","))
         self._instants = deque(sorted(self._all_instants(), key=lambda one: one.at_s))
@@ -119,7 +119,7 @@ class World:
     def _all_instants(self) -> list[Happening]:
         found = []
         for one in self.plan.happenings:
-            if one.kind not in LASTING:
+            if one.kind not in {*LASTING, *LIES}:
                 found.append(one)
                 if one.kind == "halt":
                     found.append(Happening(one.at_s + one.span_s, "halt_over", 0.0, 0.0, one.name))
@@ -184,6 +184,8 @@ class World:
         try:
             loop.run_until_complete(loop.create_task(self._process(story.lives)))
         except Crash:
+            # What it had not looked at yet is no fault either, whenever it is collected.
+            loop.set_exception_handler(_ignore)
             self._disk.tear()
             self.exchange.peers.clear()
             self._is_dead = True
