@@ -12,5 +12,4 @@
 | `verdict` | compares what is in the database with the truth |
 | `events` | compares what was published with the database |
 | `shrink` | the shortest story of a failure |
-| `mutations` | deliberate defects of the service, which some seed must catch |
 """

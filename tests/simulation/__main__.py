@@ -24,8 +24,9 @@ def main() -> int:
         return tell(asked.seed, honest=asked.honest)
     seeds = range(asked.first, asked.first + asked.seeds)
     started, faults, market_s, candles, failed = time.perf_counter(), Counter[str](), 0.0, 0, 0
+    playing = functools.partial(play_seed, honest=asked.honest)
     with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")) as pool:
-        for done, story in enumerate(pool.map(functools.partial(play_seed, honest=asked.honest), seeds), 1):
+        for done, story in enumerate(map(playing, seeds) if asked.jobs == 1 else pool.map(playing, seeds), 1):
             faults.update(story.faults)
             market_s += story.market_s
             candles += story.candles
