@@ -415,7 +415,7 @@ DEFECTS = [
             (
                 "INSERT INTO candle_was SELECT series, open_ms, 5, open, high, low, close, volume_hi, "
                 "volume_lo, quote_hi, quote_lo, taker_volume_hi, taker_volume_lo, taker_quote_hi, taker_quote_lo, trades, first_id, "
-                f"last_id, price_scale, qty_scale, origin, verified, known_ms, verified_ms, known_ms FROM candle WHERE {M}"
+                f"last_id, price_scale, qty_scale, origin, verified, known_ms, verified_ms, known_ms, source FROM candle WHERE {M}"
             ),
         ),
         audit=False,

@@ -49,6 +49,22 @@ class Origin(IntEnum):
         return self.name.lower()
 
 
+class Source(IntEnum):
+    """Which of the exchange's words a candle was taken from, or was seen to equal; a later one stands above an earlier."""
+
+    NONE = 0
+    """None: klagg's own, not compared yet (or compared before klagg kept this)."""
+    ARCHIVE = 1
+    """A file of the exchange's archive. Its daily and its monthly files may contradict each other, and the API."""
+    API = 2
+    """REST, or the closing push of a stream."""
+
+    @property
+    def label(self) -> str:
+        """The name people see: `archive`, `api`, or nothing."""
+        return self.name.lower() if self else ""
+
+
 class Flag(IntFlag):
     """The bits of `CANDLE["flags"]`."""
 
@@ -109,7 +125,7 @@ CANDLE: Final = np.dtype(
         ("flags", np.uint8),
         ("price_scale", np.uint8),
         ("qty_scale", np.uint8),
-        ("spare", np.uint8),
+        ("source", np.uint8),
         ("open_ms", np.int64),
         ("open", np.int64),
         ("high", np.int64),
@@ -130,10 +146,10 @@ CANDLE: Final = np.dtype(
 )
 """One candle, 136 bytes.
 
-`slot`: the instrument's row in the engine that made it (0 where a row is read for one instrument). `interval`: the code
-of `klagg.interval`. `origin`: an `Origin`. `flags`: `Flag` bits. Prices are mantissas at `price_scale`; volumes are two words (base 10^18)
-at `qty_scale`, quote volumes two words at `price_scale + qty_scale`. `first_id` and `last_id` are trade ids, -1 where
-there are none or where the source has none."""
+`slot`: the instrument's row in the engine that made it (0 where a row is read for one instrument). `interval`: the code of
+`klagg.interval`. `origin`: an `Origin`. `flags`: `Flag` bits. `source`: a `Source`. Prices are mantissas at `price_scale`; volumes
+are two words (base 10^18) at `qty_scale`, quote volumes two words at `price_scale + qty_scale`. `first_id` and `last_id` are
+trade ids, -1 where there are none or where the source has none."""
 
 NUMBERS: Final = (
     "open",

@@ -2,6 +2,8 @@
 
 Pure, and the one place where they are said. Three others act by them and are held equal to them by tests: the store's guard
 (one SQL statement, built from the names here), the engine's kernels, and the folding of parents.
+
+Which row can be no candle at all, whoever tells it, is said in `klagg.plausible`.
 """
 
 from collections.abc import Iterable
@@ -12,7 +14,7 @@ from typing import Any, Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from klagg.model import Origin
+from klagg.model import Origin, Source
 
 Mask = npt.NDArray[np.bool_]
 
@@ -90,6 +92,12 @@ class State:
     first_id: int = -1
     last_id: int = -1
     revision: int = 0
+    source: Source = Source.NONE
+
+    @property
+    def disputed(self) -> bool:
+        """The exchange's archive contradicts itself here; the API has not spoken."""
+        return self.origin is Origin.EXCHANGE and not self.verified and self.source is Source.ARCHIVE
 
 
 class Action(Enum):
@@ -116,31 +124,64 @@ class Decision:
 def accepts(stored: State, offered: State, leave: Leave) -> bool:
     """Whether an offer may take the place of what is stored.
 
-    The exchange's word stands above all rank: what is verified gives way only to what is verified too. Else a higher rank
-    replaces a lower; within a rank newer replaces older, but of two that lack trades a stranger's must not lack more.
+    The exchange's word stands above all rank: what is verified gives way only to what is verified too, and the API's word
+    never to the archive's. Else a higher rank replaces a lower; within a rank newer replaces older, but of two that lack trades
+    a stranger's must not lack more. That the exchange has no candle is not said where klagg has seen trades.
     """
     if offered.verified:
-        return not stored.verified or offered.origin >= stored.origin or offered.numbers == stored.numbers
-    if stored.verified:
-        return False
+        if stored.disputed:
+            return offered.source is Source.API
+        if not stored.verified or offered.numbers == stored.numbers or is_dispute(stored, offered):
+            return True
+        return (offered.source, offered.origin) >= (stored.source, stored.origin)
+    return not stored.verified and _outranks(stored, offered, leave)
+
+
+def _outranks(stored: State, offered: State, leave: Leave) -> bool:
+    """As `accepts`, of two that are not verified."""
     if offered.origin == stored.origin:
         return leave is not Leave.UNFENCED or offered.origin != Origin.PARTIAL or offered.trades >= stored.trades
-    if offered.origin > stored.origin:
-        return True
-    return leave is Leave.OWNER_AMENDS and stored.origin <= EVIDENT[-1]
+    if offered.origin == FINAL:
+        return stored.trades == 0
+    if stored.origin == FINAL:
+        return offered.trades > 0
+    return offered.origin > stored.origin or (leave is Leave.OWNER_AMENDS and stored.origin <= EVIDENT[-1])
+
+
+def is_dispute(stored: State, offered: State) -> bool:
+    """Whether an offer contradicts, within the exchange's archive, what is known.
+
+    A candle verified before klagg kept its source (`NONE`) may be the archive's.
+    """
+    return (
+        (offered.verified and stored.verified and offered.numbers != stored.numbers)
+        and offered.source is Source.ARCHIVE
+        and stored.source is not Source.API
+    )
 
 
 def decide(stored: State | None, offered: State, leave: Leave) -> Decision:
     """What becomes of an offer where a candle is stored, or none.
 
-    An offer of equal numbers brings no other ids than it has, and, being the exchange's confirmation, no lower rank.
+    An offer of equal numbers brings no other ids than it has, and, being the exchange's confirmation, no lower rank or source.
+    Where one file of the archive contradicts what is known by another, neither is verified: the API is asked.
     """
     if stored is None:
         return Decision(Action.INSERT, replace(offered, revision=0), offered.verified)
     if not accepts(stored, offered, leave):
         return Decision(Action.REFUSE, stored, became_verified=False)
     if offered.numbers != stored.numbers:
-        return Decision(Action.REPLACE, replace(offered, revision=stored.revision + 1), offered.verified)
+        verified = offered.verified and not is_dispute(stored, offered)
+        return Decision(
+            Action.REPLACE,
+            replace(
+                offered,
+                verified=verified,
+                origin=offered.origin if verified == offered.verified else Origin.EXCHANGE,
+                revision=stored.revision + 1,
+            ),
+            verified,
+        )
     confirmed = offered.verified and stored.origin != FINAL
     state = replace(
         offered,
@@ -148,6 +189,7 @@ def decide(stored: State | None, offered: State, leave: Leave) -> Decision:
         first_id=stored.first_id if offered.first_id < 0 else offered.first_id,
         last_id=stored.last_id if offered.last_id < 0 else offered.last_id,
         revision=stored.revision,
+        source=max(stored.source, offered.source) if stored.verified and offered.verified else offered.source,
     )
     return Decision(Action.CONFIRM, state, offered.verified and not stored.verified)
 
@@ -201,6 +243,11 @@ def folded_origin(origins: Iterable[Origin], *, traded: bool) -> Origin:
     if lowest > EVIDENT[-1] or not traded:
         return lowest
     return Origin.PARTIAL if lowest in URGENT else Origin.TRADES
+
+
+def folded_source(sources: Iterable[Source], *, verified: bool) -> Source:
+    """Whose word verifies a candle folded from pieces: the lowest of theirs, where they verify it."""
+    return min(sources) if verified else Source.NONE
 
 
 def folded_verified(verified: Iterable[bool]) -> bool:

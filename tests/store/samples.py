@@ -33,6 +33,14 @@ def candle(
     return one
 
 
+def flat(open_ms: int = T0, *, price: int = 110, **columns) -> Candles:
+    """A candle without trades."""
+    prices = dict.fromkeys(("open", "high", "low", "close"), price)
+    sums = dict.fromkeys(("volume_lo", "quote_lo", "taker_volume_lo", "taker_quote_lo", "trades"), 0)
+    ids = {"first_id": -1, "last_id": -1, "origin": Origin.FLAT}
+    return candle(open_ms, **(prices | sums | ids | columns))
+
+
 def minutes(first: int, count: int, **columns) -> Candles:
     return np.concatenate([candle(T0 + (first + n) * MINUTE_MS, **columns) for n in range(count)])
 

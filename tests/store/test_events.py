@@ -11,7 +11,7 @@ from klagg.interval import BY_NAME, MINUTE, MINUTE_MS
 from klagg.model import Gap, Market, Origin, Status
 from klagg.store import Commit, Kind, What, events, open_store
 from klagg.store.barrier import PASSED_AT_ONCE, PATIENCE_MS
-from store.samples import SHARDS, SYMBOLS, T0, Owned, candle, instrument, minutes
+from store.samples import SHARDS, SYMBOLS, T0, Owned, candle, flat, instrument, minutes
 
 T1, T2 = T0 + MINUTE_MS, T0 + 2 * MINUTE_MS
 
@@ -175,7 +175,7 @@ def test_a_barrier_is_verified_when_the_last_candle_is_settled(owned):
     five = BY_NAME["5m"]
     upto_ms = T0 + 5 * MINUTE_MS
     for number in range(5):
-        closed = [candle(T0 + number * MINUTE_MS)] + [candle(interval=five)] * (number == 4)
+        closed = [candle(T0 + number * MINUTE_MS)] + [flat(interval=five)] * (number == 4)
         owned.commit(*closed, upto_ms=T0 + (number + 1) * MINUTE_MS)
     assert told(owned, 0, (Kind.VERIFIED,)) == []
     assert owned.store.verified_upto(Market.USDM) == T0
@@ -185,7 +185,7 @@ def test_a_barrier_is_verified_when_the_last_candle_is_settled(owned):
         assert [row[2:] for row in told(owned, seq, (Kind.VERIFIED,))] == [(boundary_ms, 0) for boundary_ms in passed]
     seq = owned.store.newest_seq()
     with owned.store.knowing(upto_ms + 9):
-        owned.write(candle(interval=five, origin=Origin.UNMATCHED))
+        owned.write(flat(interval=five, origin=Origin.UNMATCHED))
     assert told(owned, seq, (Kind.VERIFIED,)) == [(Kind.VERIFIED, upto_ms + 9, upto_ms, 0)]
     assert owned.store.verified_upto(Market.USDM) == upto_ms
 

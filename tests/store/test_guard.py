@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klagg.interval import MINUTE, MINUTE_MS
-from klagg.model import Market, Origin
+from klagg.model import Market, Origin, Source
 from klagg.rules import Action, Leave, State, decide
 from klagg.store import Commit, Kind, What, open_store
-from store.samples import SHARDS, T0, Owned, candle, instrument
+from store.samples import SHARDS, T0, Owned, candle, flat, instrument
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Attempt:
     wide: bool  # the same number, written at a wider scale
     trades: int
     first_id: int
+    source: int
 
 
 def offer(attempt: Attempt) -> State:
     numbers = Decimal(attempt.close) / 100, attempt.trades
-    return State(Origin(attempt.origin), attempt.verified, numbers, attempt.trades, attempt.first_id, 10)
+    ids = (attempt.first_id, 11) if attempt.trades else (-1, -1)
+    return State(Origin(attempt.origin), attempt.verified, numbers, attempt.trades, *ids, source=Source(attempt.source))
 
 
 def leave(attempt: Attempt) -> Leave:
@@ -47,20 +49,28 @@ attempts = st.builds(
     verified=st.sampled_from([False, False, True]),
     close=st.sampled_from([110, 111]),
     wide=st.booleans(),
-    trades=st.sampled_from([4, 5]),
+    trades=st.sampled_from([0, 4, 5]),
     first_id=st.sampled_from([-1, 7]),
+    source=st.sampled_from(Source),
 )
 
 
 def as_candle(attempt: Attempt):
     factor = 1000 if attempt.wide else 1
+    told = {
+        "verified": attempt.verified,
+        "amended": attempt.amended,
+        "origin": attempt.origin,
+        "source": attempt.source,
+    }
+    if not attempt.trades:
+        return flat(price=attempt.close * factor, price_scale=5 if attempt.wide else 2, **told)
     prices = {"open": 100 * factor, "high": 120 * factor, "low": 90 * factor, "close": attempt.close * factor}
     return candle(
-        verified=attempt.verified,
-        amended=attempt.amended,
-        origin=attempt.origin,
+        **told,
         trades=attempt.trades,
         first_id=attempt.first_id,
+        last_id=11,
         price_scale=5 if attempt.wide else 2,
         quote_lo=550_000 * factor,
         taker_quote_lo=110_000 * factor,
@@ -102,7 +112,8 @@ def test_every_history_ends_as_the_plain_rules_say(shared, tries, together):
         close = Decimal(int(row["close"])).scaleb(-int(row["price_scale"]))
         (revision,) = store.revisions(shared.btc, MINUTE, 0, 2**60)
         trades, first_id, last_id = (int(row[name]) for name in ("trades", "first_id", "last_id"))
-        stored = State(row["origin"], bool(row["flags"] & 2), (close, trades), trades, first_id, last_id, revision)
+        marks = row["origin"], bool(row["flags"] & 2)
+        stored = State(*marks, (close, trades), trades, first_id, last_id, revision, Source(int(row["source"])))
         assert stored == expected
         counted = [(count.origin, count.verified, count.candles) for count in store.candle_counts(Market.USDM)]
         assert counted == [(expected.origin, expected.verified, 1)]

@@ -2,7 +2,7 @@ import pytest
 
 from klagg.interval import BY_NAME, MINUTE, MINUTE_MS
 from klagg.model import Gap, Market, Origin
-from store.samples import T0, candle, minutes
+from store.samples import T0, candle, flat, minutes
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_pieces_are_the_whole(ten, chunk):
 def test_the_repair_queue_is_newest_first_and_leaves_out_what_is_done(ten):
     done = [
         candle(T0 + 1 * MINUTE_MS, origin=Origin.EXCHANGE, verified=True, close=111),
-        candle(T0 + 2 * MINUTE_MS, origin=Origin.UNMATCHED),
+        flat(T0 + 10 * MINUTE_MS, origin=Origin.UNMATCHED),
     ]
     urgent = [candle(T0 + n * MINUTE_MS, origin=Origin.PARTIAL, amended=True) for n in (3, 5)]
     ten.commit(*done, *urgent)
@@ -45,9 +45,9 @@ def test_the_repair_queue_is_newest_first_and_leaves_out_what_is_done(ten):
             (at - T0) // MINUTE_MS for at in queue(Market.USDM, **{"before_ms": 2**60, **asked})["open_ms"].tolist()
         ]
 
-    assert found() == [9, 8, 7, 6, 5, 4, 3, 0]
+    assert found() == [9, 8, 7, 6, 5, 4, 3, 2, 0]
     assert found(urgent=True) == [5, 3]
-    assert found(urgent=False) == [9, 8, 7, 6, 4, 0]
+    assert found(urgent=False) == [9, 8, 7, 6, 4, 2, 0]
     assert found(before_ms=T0 + 5 * MINUTE_MS, limit=2) == [4, 3]
     assert len(queue(Market.SPOT, before_ms=2**60)) == 0
     first = queue(Market.USDM, before_ms=2**60, urgent=True)[0]

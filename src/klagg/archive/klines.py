@@ -19,7 +19,7 @@ from klagg.archive.rows import BadRow, exact, integer, split_cells, time_ms_of
 from klagg.archive.text import line_blocks
 from klagg.errors import FileFormatError, UsageError
 from klagg.interval import BY_NAME, DAY_MS, INTERVALS, MONTH_STEP, Interval
-from klagg.model import Candles, Flag, Ints, Market, Origin, no_candles
+from klagg.model import Candles, Flag, Ints, Market, Origin, Source, no_candles
 
 _COLUMNS: Final = (
     "open",
@@ -227,6 +227,7 @@ def _candles(rows: _Rows, count: int, path: Path) -> Candles:
         raise FileFormatError(f"{path}: prices and volumes have together more than {fixed.MAX_SCALE} decimal places")
     candles["origin"] = Origin.EXCHANGE
     candles["flags"] = Flag.CLOSED | Flag.VERIFIED
+    candles["source"] = Source.ARCHIVE
     candles["price_scale"] = price_scale
     candles["qty_scale"] = qty_scale
     candles["open_ms"] = rows.times[:count, 0]

@@ -64,6 +64,7 @@ def begin(row: Any, open_ms: int, price: int) -> None:
     """Make `row` an open candle without trades at a price; slot, interval and scales stay."""
     row["origin"] = 0
     row["flags"] = 0
+    row["source"] = 0
     row["open_ms"] = open_ms
     row["open"] = price
     row["high"] = price

@@ -10,19 +10,21 @@ from klagg.engine.calendar import next_open_ms, open_ms_at
 from klagg.engine.candle import begin, fold_into, folded_origin, restate
 from klagg.engine.jit import kernel
 from klagg.interval import INTERVALS, Interval
-from klagg.model import CANDLE, Candles, Flag, Ints, Origin, copied
+from klagg.model import CANDLE, Candles, Flag, Ints, Origin, Source, copied
 
 VERIFIED: Final = int(Flag.VERIFIED)
 CLOSED: Final = int(Flag.CLOSED)
 UNMATCHED: Final = int(Origin.UNMATCHED)
+HIGHEST: Final = int(max(Source))
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
     """Parents folded from children, one row each.
 
-    `candles`: CLOSED, and VERIFIED where every child is; `upto_ms`: up to where the children tile the parent from its
-    open without a break (equal to its end where they tile it whole); `lowest`: the lowest origin among the children.
+    `candles`: CLOSED, and VERIFIED (by the lowest source among the children) where every child is; `upto_ms`: up to where the
+    children tile the parent from its open without a break (equal to its end where they tile it whole); `lowest`: the lowest
+    origin among the children.
     """
 
     candles: Candles
@@ -46,17 +48,21 @@ def _fold(
             parent["qty_scale"] = child["qty_scale"]
             begin(parent, open_ms, child["open"])
             parent["flags"] = CLOSED | VERIFIED
+            parent["source"] = HIGHEST
             lowest[count] = UNMATCHED
             upto[count] = open_ms
             count += 1
         parent = out[count - 1]
         fold_into(parent, child)
         parent["flags"] &= child["flags"] | CLOSED
+        parent["source"] = min(parent["source"], child["source"])
         lowest[count - 1] = min(lowest[count - 1], child["origin"])
         if child["open_ms"] == upto[count - 1]:
             upto[count - 1] = next_open_ms(child["open_ms"], child_step_ms)
     for index in range(count):
         out[index]["origin"] = folded_origin(lowest[index], out[index]["trades"])
+        if (out[index]["flags"] & VERIFIED) == 0:
+            out[index]["source"] = 0
     return count
 
 

@@ -64,6 +64,7 @@ def compare(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
             if row["origin"] < FLAT:
                 set_origin(rows, ints, slot, column, EXCHANGE)
             row["flags"] |= VERIFIED
+            row["source"] = kline["source"]
             ints[s.DIRTY_MINUTES, slot] |= 1 << column
 
 

@@ -15,7 +15,7 @@ from klagg.errors import MalformedMessage, NumberError
 from klagg.exchange.decimals import digits_needed, price_at, sum_at
 from klagg.fixed import MAX_SCALE, WORD
 from klagg.interval import Interval
-from klagg.model import Candles, Flag, Market, Origin, no_candles
+from klagg.model import Candles, Flag, Market, Origin, Source, no_candles
 
 SETTLE_MS: Final = 10_000
 """The exchange's kline is final this long after its close (design, section 1)."""
@@ -115,7 +115,7 @@ def parse_rows(
             values = candle_fields(fields, row.trades, price_scale, qty_scale)
             flags = int(Flag.CLOSED | Flag.VERIFIED) if settled else int(Flag.CLOSED)
             head = (0, interval.code, int(Origin.EXCHANGE), flags)
-            candles[kept] = (*head, *values[:2], 0, open_ms, *values[2:], -1, -1)
+            candles[kept] = (*head, *values[:2], int(Source.API), open_ms, *values[2:], -1, -1)
             kept += 1
     except (msgspec.MsgspecError, NumberError, UnicodeDecodeError, OverflowError) as error:
         raise MalformedMessage(f"a kline row of interval {interval} cannot be read ({error})") from error

@@ -16,7 +16,7 @@ from klagg.errors import NumberError
 from klagg.exchange.decimals import mantissa_and_scale
 from klagg.exchange.klines import candle_fields
 from klagg.interval import MINUTE
-from klagg.model import CANDLE, TRADE, Candles, Flag, Origin, TradeKind, Trades
+from klagg.model import CANDLE, TRADE, Candles, Flag, Origin, Source, TradeKind, Trades
 
 MAX_REJECTED: Final = 64
 """Rejections of one batch kept with their reason; a feed gone mad is counted, not stored."""
@@ -256,7 +256,7 @@ class _Batch:
         if min(values[2:6]) <= 0:
             raise _Refusal("a price that is not positive", event.s, "o h l c", texts[:4])
         head = (slot, MINUTE.code, int(Origin.EXCHANGE), int(Flag.CLOSED | Flag.VERIFIED))
-        self._klines.append((*head, *values[:2], 0, kline.t, *values[2:], kline.f, kline.L))
+        self._klines.append((*head, *values[:2], int(Source.API), kline.t, *values[2:], kline.f, kline.L))
 
 
 def _number(symbol: str, name: str, text: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from klagg.store.events import Event, Kind, What
 from klagg.store.gaps import GapRecord, GapState
 from klagg.store.instruments import Life, StoredInstrument
 from klagg.store.newest import Newest
+from klagg.store.quarantine import Quarantined
 from klagg.store.sqlite import CandleCount, SqliteStore
 from klagg.store.states import States
 from klagg.store.url import parse_db_url
@@ -37,6 +38,7 @@ __all__ = [
     "Mode",
     "Newest",
     "PastInstrument",
+    "Quarantined",
     "Rename",
     "SqliteStore",
     "States",

@@ -7,6 +7,7 @@ import numpy as np
 
 from klagg.model import LAST_TRADE, Candles, Gap, Ints, no_candles
 from klagg.store.claims import Claim
+from klagg.store.quarantine import Quarantined
 from klagg.store.rows import Mask
 
 
@@ -36,6 +37,7 @@ class Commit:
     last_trade_instrument_ids: Ints = field(default_factory=no_ids)
     last_trades: np.ndarray[tuple[int], np.dtype[np.void]] = field(default_factory=_no_last_trades)
     gaps: Sequence[Gap] = ()
+    quarantined: Sequence[Quarantined] = ()
     now_ms: int | None = None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from klagg.errors import MalformedRow
 from klagg.interval import INTERVALS, Interval
 from klagg.model import Candles, Ints, Market, Origin
-from klagg.store import events, guard
+from klagg.store import events, guard, quarantine
 from klagg.store.database import Database
 from klagg.store.events import What
 from klagg.store.instruments import MARKETS, Directory
@@ -56,8 +56,23 @@ def put_closed(
 ) -> guard.Outcome:
     """Bring closed candles to the guard, inside a transaction; keep the tally of what is stored, and publish what happened.
 
-    Candles never stored before are published where `publish_new`.
+    Candles never stored before are published where `publish_new`. What the exchange is said to have told and cannot be is not
+    accepted: it is put aside, on record.
     """
+    possible, entries = quarantine.sift(directory, instrument_ids, candles)
+    if entries:
+        quarantine.put(database, entries, int(known_ms.max()))
+        put = put_closed(
+            database,
+            recorder,
+            directory,
+            instrument_ids[possible],
+            candles[possible],
+            leave[possible],
+            known_ms[possible],
+            publish_new=publish_new,
+        )
+        return put.among(possible)
     outcome = recorder.outcome = guard.Outcome(len(candles))
     if len(candles):
         series, markets = series_of(instrument_ids, candles), directory.markets[instrument_ids]
@@ -76,6 +91,7 @@ def _what_happened(candles: Candles, outcome: guard.Outcome, *, publish_new: boo
     replaced[left[:, 0]] = True
     was_verified[left[:, 0]] = left[:, 2] != 0
     verified = outcome.accepted & is_verified(candles) & (~was_verified | outcome.changed)
+    verified[outcome.disputed] = False
     outcome.settled = verified | (outcome.accepted & (candles["origin"] == Origin.UNMATCHED))
     new = outcome.accepted & ~replaced
     what: Ints = What.CLOSED * new + What.REVISED * outcome.changed + What.VERIFIED * verified
@@ -88,7 +104,9 @@ def _count(database: Database, markets: Ints, candles: Candles, outcome: guard.O
     if outcome.origins:
         origins[list(outcome.origins)] = list(outcome.origins.values())
     size = len(Origin) * 2
-    keys = markets * size + origins * 2 + is_verified(candles)
+    now_verified = is_verified(candles)
+    now_verified[outcome.disputed] = False
+    keys = markets * size + origins * 2 + now_verified
     change = np.bincount(keys[outcome.accepted], minlength=len(MARKETS) * size)
     for row, origin, verified in outcome.left:
         change[markets[row] * size + origin * 2 + verified] -= 1
@@ -182,7 +200,8 @@ def as_of_states(columns: str) -> str:
     Each state holds from when it became known until it was superseded, so of each candle there is one, or none yet.
     """
     verified = "verified_ms BETWEEN 1 AND ?4"
-    columns = ", ".join(f"{verified} AS verified" if name == "verified" else name for name in columns.split(", "))
+    then = {"verified": f"{verified} AS verified", "source": f"CASE WHEN {verified} THEN source ELSE 0 END AS source"}
+    columns = ", ".join(then.get(name, name) for name in columns.split(", "))
     within = "series = ?1 AND open_ms >= ?2 AND open_ms < ?3 AND known_ms <= ?4"
     return (
         f"SELECT {columns} FROM candle WHERE {within} "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from klagg.fixed import join, rescale
-from klagg.model import NUMBERS, Ints, Origin
+from klagg.model import NUMBERS, Ints, Origin, Source
 from klagg.rules import EVIDENT, FINAL, Leave
 from klagg.store.schema import KEY, VALUES
 
@@ -51,7 +51,7 @@ def _list(prefix: str, names: tuple[str, ...]) -> str:
 
 
 def _statement() -> str:
-    columns = (*KEY, *VALUES, "verified", "known_ms")
+    columns = (*KEY, *VALUES, "source", "verified", "known_ms")
     verified, known = f"?{len(columns) - 1}", f"?{len(columns)}"
     number, leave = f"?{len(columns) + 1}", f"?{len(columns) + 2}"
     same = f"""CASE
@@ -60,9 +60,22 @@ def _statement() -> str:
       ELSE NOT klagg_differ({_list("candle", _SCALED)}, {_list("excluded", _SCALED)}) END"""
     # A comparison that found the numbers equal brings no ids and no lower origin: what the trades told stays.
     confirms = f"(excluded.verified AND candle.origin <> {FINAL.value} AND {same})"
+    # Two files of the exchange's archive that contradict each other: the newer is kept, and neither is verified.
+    disputes = (
+        f"(excluded.verified AND candle.verified AND excluded.source = {Source.ARCHIVE.value} "
+        f"AND candle.source <> {Source.API.value} AND NOT {same})"
+    )
+    disputed = (
+        f"(candle.origin = {Origin.EXCHANGE.value} AND NOT candle.verified AND candle.source = {Source.ARCHIVE.value})"
+    )
+    origin = (
+        f"CASE WHEN {disputes} THEN {Origin.EXCHANGE.value} "
+        f"WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END"
+    )
+    is_verified = f"(excluded.verified AND NOT {disputes})"
     # Times of knowing run forward, whatever the clock of the writer says: each state of a candle has its span.
     later = "max(candle.known_ms, excluded.known_ms)"
-    replaced = (*(name for name in VALUES if name not in ("first_id", "last_id", "origin")), "verified")
+    replaced = (*(name for name in VALUES if name not in ("first_id", "last_id", "origin")),)
     assignments = ",\n    ".join(f"{name} = excluded.{name}" for name in replaced)
     return f"""
   INSERT INTO candle ({", ".join(columns)}, verified_ms, revision)
@@ -71,17 +84,23 @@ def _statement() -> str:
     {assignments},
     first_id = CASE WHEN excluded.first_id < 0 AND {same} THEN candle.first_id ELSE excluded.first_id END,
     last_id = CASE WHEN excluded.last_id < 0 AND {same} THEN candle.last_id ELSE excluded.last_id END,
-    origin = CASE WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END,
+    origin = {origin},
+    source = CASE WHEN candle.verified AND excluded.verified AND {same}
+      THEN max(candle.source, excluded.source) ELSE excluded.source END,
+    verified = {is_verified},
     known_ms = CASE WHEN {same} THEN candle.known_ms ELSE {later} END,
     verified_ms = CASE
-      WHEN NOT excluded.verified THEN 0
+      WHEN NOT {is_verified} THEN 0
       WHEN candle.verified AND {same} THEN candle.verified_ms
       ELSE {later} END,
-    revision = klagg_replaced({number}, candle.origin, candle.verified, candle.revision, NOT {same},
-      CASE WHEN {confirms} THEN max(candle.origin, excluded.origin) ELSE excluded.origin END)
+    revision = klagg_replaced({number}, candle.origin, candle.verified, candle.revision, NOT {same}, {origin}, {is_verified})
   WHERE CASE WHEN CASE
-    WHEN excluded.verified THEN NOT candle.verified OR excluded.origin >= candle.origin OR {same}
+    WHEN excluded.verified AND {disputed} THEN excluded.source = {Source.API.value}
+    WHEN excluded.verified THEN NOT candle.verified OR {same} OR {disputes}
+      OR (excluded.source, excluded.origin) >= (candle.source, candle.origin)
     WHEN candle.verified THEN 0
+    WHEN excluded.origin = {FINAL.value} AND candle.origin <> {FINAL.value} AND candle.trades > 0 THEN 0
+    WHEN candle.origin = {FINAL.value} AND excluded.origin <> {FINAL.value} AND excluded.trades > 0 THEN 1
     WHEN excluded.origin > candle.origin THEN 1
     WHEN excluded.origin = candle.origin THEN
       {leave} > {Leave.UNFENCED.value} OR excluded.origin <> {Origin.PARTIAL.value} OR excluded.trades >= candle.trades
@@ -108,6 +127,17 @@ class Outcome:
         """Row number, origin and verified of each stored candle that was replaced."""
         self.origins: dict[int, int] = {}
         """The stored origin, where the stored candle was better than the row's."""
+        self.disputed: list[int] = []
+        """Row numbers of offers that contradict what the exchange said before: neither is verified now."""
+
+    def among(self, judged: "Mask") -> "Outcome":
+        """The outcome of a batch of which only these rows came to the guard: the others were not accepted."""
+        whole = Outcome(len(judged))
+        for name, default in (("accepted", False), ("changed", False), ("settled", False), ("revisions", -1)):
+            column = getattr(whole, name)
+            column[:] = default
+            column[judged] = getattr(self, name)
+        return whole
 
 
 class Recorder:
@@ -115,14 +145,18 @@ class Recorder:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.outcome = Outcome(0)
-        connection.create_function("klagg_replaced", 6, self._replaced)
+        connection.create_function("klagg_replaced", 7, self._replaced)
         connection.create_function("klagg_refused", 2, self._refused)
         connection.create_function(
             "klagg_differ", 2 * len(_SCALED), lambda *scaled: _differ(scaled), deterministic=True
         )
 
-    def _replaced(self, row: int, origin: int, verified: int, revision: int, differs: int, now_origin: int) -> int:
+    def _replaced(
+        self, row: int, origin: int, verified: int, revision: int, differs: int, now_origin: int, now_verified: int
+    ) -> int:
         outcome = self.outcome
+        if verified and not now_verified:
+            outcome.disputed.append(row)
         outcome.left.append((row, origin, verified))
         outcome.origins[row] = now_origin
         outcome.changed[row] = bool(differs)

@@ -105,7 +105,8 @@ class Looks:
         arms = [f"SELECT i.id, {columns} FROM instrument i CROSS JOIN candle c ON {key} WHERE i.market = ?2"]
         asked: tuple[int | str, ...] = (open_ms, market.value)
         if as_of_ms is not None:
-            columns = columns.replace("c.verified,", "(c.verified_ms BETWEEN 1 AND ?3),")
+            then = "c.verified_ms BETWEEN 1 AND ?3"
+            columns = columns.replace("c.verified,", f"({then}),").replace("c.source,", f"iif({then}, c.source, 0),")
             arms = [
                 f"SELECT i.id, {columns} FROM instrument i CROSS JOIN {table} c ON {key} AND c.known_ms <= ?3{more} WHERE i.market = ?2"
                 for table, more in (("candle", ""), ("candle_was", " AND c.until_ms > ?3"))

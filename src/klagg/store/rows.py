@@ -72,11 +72,12 @@ def row_values(candles: Candles) -> Iterator[tuple[Any, ...]]:
 
 
 def closed_rows(series: Ints, candles: Candles, known_ms: Ints, leave: Ints) -> Iterator[tuple[Any, ...]]:
-    """The parameters of `guard.UPSERT`: key, values, verified, when known, the row's number, the writer's leave."""
+    """The parameters of `guard.UPSERT`: key, values, source, verified, when known, the row's number, the writer's leave."""
     return zip(
         series.tolist(),
         candles["open_ms"].tolist(),
         *(candles[name].tolist() for name in VALUES),
+        candles["source"].tolist(),
         is_verified(candles).tolist(),
         known_ms.tolist(),
         range(len(candles)),
@@ -92,12 +93,12 @@ def integers(rows: Iterable[tuple[int, ...]], width: int) -> Ints:
 
 SMALL_COLUMNS: Final = ("price_scale", "qty_scale", "origin")
 """The columns that are one byte in `CANDLE`."""
-READ_COLUMNS: Final = ", ".join(("open_ms", *VALUES, "verified"))
-READ_WIDTH: Final = len(VALUES) + 2
+READ_COLUMNS: Final = ", ".join(("open_ms", *VALUES, "verified", "source"))
+READ_WIDTH: Final = len(VALUES) + 3
 
 
 def candles_of(table: Ints, interval_codes: Ints | int, *, closed: bool) -> Candles:
-    """The candles of rows read as `open_ms, *VALUES, verified` (open ones have no `verified`).
+    """The candles of rows read as `open_ms, *VALUES, verified, source` (open ones have neither of the last two).
 
     A small column that does not fit a byte is 255, which no scale and no origin is.
     """
@@ -112,4 +113,5 @@ def candles_of(table: Ints, interval_codes: Ints | int, *, closed: bool) -> Cand
     if closed:
         verified = table[:, len(VALUES) + 1] != 0
         candles["flags"] = Flag.CLOSED.value | np.where(verified, Flag.VERIFIED.value, 0)
+        candles["source"] = table[:, len(VALUES) + 2]
     return candles

@@ -9,7 +9,7 @@ from typing import Final
 
 from klagg import rules
 from klagg.interval import INTERVALS
-from klagg.model import Origin
+from klagg.model import Origin, Source
 
 APPLICATION_ID: Final = 0x6B6C6767
 """`PRAGMA application_id` of a klagg database: "klgg"."""
@@ -207,15 +207,15 @@ _VIEW_COLUMNS: Final = (
 )
 
 
-def _f64_columns() -> str:
+def _f64_columns(names: tuple[str, ...]) -> str:
     decimal = {*_PRICES, *_SUMS}
-    return ", ".join(f"CAST({name} AS REAL) AS {name}" if name in decimal else name for name in _VIEW_COLUMNS)
+    return ", ".join(f"CAST({name} AS REAL) AS {name}" if name in decimal else name for name in names)
 
 
 VIEWS: Final = f"""
 CREATE VIEW candles AS {_view_arm("candle", closed=True)}
   UNION ALL {_view_arm("open_candle", closed=False)};
-CREATE VIEW candles_f64 AS SELECT {_f64_columns()} FROM candles;
+CREATE VIEW candles_f64 AS SELECT {_f64_columns(_VIEW_COLUMNS)} FROM candles;
 """
 
 _INTERVAL_ROWS: Final = ", ".join(f"({i.code}, '{i.name}', {i.step_ms})" for i in INTERVALS)
@@ -327,6 +327,49 @@ CREATE TABLE barrier (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME, _HISTORY)
+_KEPT: Final = (*WAS, "source")
+_SOURCE_NAME: Final = ", " + " ".join(
+    (
+        "CASE {t}.source",
+        *(f"WHEN {source.value} THEN '{source.label}'" for source in Source if source),
+        "ELSE '' END AS source",
+    )
+)
+_STATE: Final = _SOURCE_NAME + _SPAN
+_WITH_SOURCE: Final = f"""
+CREATE VIEW candles AS {_view_arm("candle", True, _SOURCE_NAME.format(t="candle"))}
+  UNION ALL {_view_arm("open_candle", False, ", '' AS source")};
+CREATE VIEW candles_f64 AS SELECT {_f64_columns((*_VIEW_COLUMNS, "source"))} FROM candles;
+CREATE VIEW candle_states AS {_view_arm("candle", True, _STATE.format(t="candle", until="NULL"))}
+  UNION ALL {_view_arm("candle_was", True, _STATE.format(t="candle_was", until="candle_was.until_ms"))};
+"""
+_EVIDENCE: Final = f"""
+ALTER TABLE candle ADD COLUMN source INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE candle_was ADD COLUMN source INTEGER NOT NULL DEFAULT 0;
+DROP TRIGGER candle_revised;
+CREATE TRIGGER candle_revised AFTER UPDATE ON candle WHEN NEW.revision > OLD.revision BEGIN
+  DELETE FROM candle_was WHERE (series, open_ms, revision) = (OLD.series, OLD.open_ms, OLD.revision); INSERT INTO candle_was
+  ({", ".join(_KEPT)}, until_ms)
+  VALUES ({", ".join(f"OLD.{name}" for name in _KEPT)}, NEW.known_ms); END;
+DROP VIEW candles_f64;
+DROP VIEW candles;
+DROP VIEW candle_states;
+{_WITH_SOURCE}
+CREATE TABLE quarantine (
+  id INTEGER PRIMARY KEY,
+  market TEXT NOT NULL,
+  symbol TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  door TEXT NOT NULL,
+  interval TEXT NOT NULL,
+  open_ms INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  content TEXT NOT NULL,
+  UNIQUE (market, symbol, door, interval, open_ms, reason, content)
+) STRICT;
+"""
+"""Which of the exchange's words a candle has, and what was not believed. Of an older database nobody can say whose word it was."""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES + _NAMES + VIEWS, _THROUGH_TIME, _HISTORY, _EVIDENCE)
 """`MIGRATIONS[v]` makes a database of version v one of version v + 1 (`PRAGMA user_version`); the first makes it from
 nothing. Statements end with `;` at the end of a line. Never change one that was released: append."""

@@ -13,7 +13,20 @@ from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, Interval
 from klagg.model import Candles, Gap, Instrument, Ints, Market, Origin
 from klagg.rules import Leave
-from klagg.store import barrier, budget, changes, claims, events, gaps, instruments, newest, shares, states, strays
+from klagg.store import (
+    barrier,
+    budget,
+    changes,
+    claims,
+    events,
+    gaps,
+    instruments,
+    newest,
+    quarantine,
+    shares,
+    states,
+    strays,
+)
 from klagg.store import candles as candle_rows
 from klagg.store.batches import Commit, CommitResult, WriteResult, no_ids
 from klagg.store.changes import PastInstrument, Rename
@@ -26,6 +39,7 @@ from klagg.store.instruments import MARKETS, Directory, Life, StoredInstrument
 from klagg.store.looks import Looks
 from klagg.store.mending import Mending
 from klagg.store.newest import Newest
+from klagg.store.quarantine import Quarantined
 from klagg.store.rows import Mask, end_ms, is_amended, is_closed, series_of
 from klagg.store.schema import SERIES_INTERVALS
 from klagg.store.shares import Settled
@@ -247,6 +261,7 @@ class SqliteStore:
         if len(batch.last_trades):
             candle_rows.put_last_trades(self._database, batch.last_trade_instrument_ids, batch.last_trades)
         self._record(batch.gaps, at_ms)
+        quarantine.put(self._database, batch.quarantined, at_ms)
         now_durable_ms = barrier.durable_ms(self._database, market) if batch.closed_upto_ms > durable_ms else durable_ms
         if now_durable_ms > durable_ms:
             barrier.moved(self._database, market, durable_ms, now_durable_ms, at_ms)
@@ -336,6 +351,19 @@ class SqliteStore:
         Bounded and cheap: call it as often as minutes are repaired. What one call leaves, the next ones look at.
         """
         return gaps.settle(self._database, market, now_ms)
+
+    def put_aside(self, entries: Iterable[Quarantined], at_ms: int) -> None:
+        """Put on record what was not believed or could not be handled; see `klagg.store.quarantine`."""
+        with self._database.transaction():
+            quarantine.put(self._database, entries, at_ms)
+
+    def quarantined(self, market: Market, limit: int) -> list[Quarantined]:
+        """The newest things of a market that were put aside, newest first."""
+        return quarantine.newest(self._database, market, limit)
+
+    def quarantine_count(self, market: Market) -> int:
+        """How many of a market are on record as put aside."""
+        return quarantine.count(self._database, market)
 
     # Request weight
 
