@@ -1,7 +1,7 @@
 """The deliberate defects: data, one list for `make mutants`, for `make test` (a few of them) and for docs/GUARANTEES.md.
 
-A check is a test (a pytest node id), or `seed N` of the simulation (`seed N honest`: without lies of REST). Of several one must
-catch it. A new defect gets a check that a user's loss would be seen by.
+A check is a test (a pytest node id), or `seed N` of the simulation (`seed N plain`: an ordinary world without lies of REST). Of
+several one must catch it. A new defect gets a check that a user's loss would be seen by.
 """
 
 from dataclasses import dataclass
@@ -204,7 +204,7 @@ ENGINE = (
         "engine/engine.py",
         'last["price"] = ints[s.FRONTIER_PRICE]',
         'last["price"] = ints[s.FRONTIER_PRICE] * (np.arange(len(slots)) >= len(slots) // 2)',
-        ("seed 5 honest",),
+        ("seed 5 plain",),
     ),
     Defect(
         "weeks begin on Thursday",
@@ -298,7 +298,7 @@ RULES_AND_STORE = (
         "store/events.py",
         "    happened = what != 0\n",
         "    happened = what < 0\n",
-        ("seed 0 honest",),
+        ("seed 0 plain",),
     ),
     Defect(
         "a barrier passes while a candle is still open at it",
@@ -319,14 +319,14 @@ RULES_AND_STORE = (
         "store/database.py",
         '        self.execute("BEGIN IMMEDIATE")\n        try:\n            yield\n            self.execute("COMMIT")',
         "        try:\n            yield",
-        ("seed 86 honest",),
+        ("seed 86 plain",),
     ),
     Defect(
         "everything stored is called verified",
         "store/rows.py",
         'mask: Mask = (candles["flags"] & Flag.VERIFIED.value) != 0',
         'mask: Mask = candles["flags"] >= 0',
-        ("seed 1 honest",),
+        ("seed 1 plain",),
     ),
     Defect(
         "an empty minute on evidence is trades",
@@ -350,14 +350,14 @@ SERVICE = (
         "clock.py",
         "return (min(now_ns, self._last_host_ns + self._target_ns) - self._calibration_error_ns()) // NS_PER_MS",
         "return (min(now_ns, self._last_host_ns + self._target_ns) - self._calibration_error_ns()) // NS_PER_MS + 600",
-        ("seed 0 honest",),
+        ("seed 0 plain",),
     ),
     Defect(
         "the uncertainty of the clock is forgotten",
         "clock.py",
         "return (min(now_ns, self._last_host_ns + self._target_ns) - self._calibration_error_ns()) // NS_PER_MS",
         "return now_ns // NS_PER_MS",
-        ("seed 147 honest",),
+        ("seed 147 plain",),
     ),
     Defect(
         "the clock runs back",
@@ -393,7 +393,7 @@ SERVICE = (
         "        self._in_flight = coalesce(self._pending)\n",
         "        whole = coalesce(self._pending)\n        kept = np.arange(len(whole.candles)) % 17 != 16\n"
         "        self._in_flight = Batch(whole.instrument_ids[kept], whole.candles[kept])\n",
-        ("seed 70 honest", "seed 9 honest", "seed 65 honest"),
+        ("seed 70 plain", "seed 9 plain", "seed 65 plain"),
     ),
     Defect(
         "what is given up goes by its open, not by its end",
@@ -407,42 +407,42 @@ SERVICE = (
         "service/market.py",
         "            self.repairer.fetch(gap.symbol, gap.start_ms, gap.end_ms)",
         "            del gap",
-        ("seed 1712 honest",),
+        ("seed 1712 plain",),
     ),
     Defect(
         "a symbol that has left goes on",
         "service/listings.py",
         "        if instrument.symbol in self.ids:\n            gone =",
         "        if instrument.symbol not in self.ids:\n            gone =",
-        ("seed 103 honest",),
+        ("seed 103 plain",),
     ),
     Defect(
         "who left while nobody looked is forgotten",
         "service/market.py",
         "            if one.symbol not in now or now[one.symbol].status is Status.RETIRED",
         "            if not one.symbol",
-        ("seed 100 honest",),
+        ("seed 100 plain",),
     ),
     Defect(
         "a symbol that joined late has no past",
         "service/market.py",
         "return {number: at_ms for number, at_ms in begun.items() if max(first_ms, boundary_ms - DAY_MS - 1) < at_ms}",
         "return {number: at_ms for number, at_ms in begun.items() if max(first_ms, boundary_ms) < at_ms}",
-        ("seed 3550 honest",),
+        ("seed 3550 plain",),
     ),
     Defect(
         "a start knows nothing of what was stored",
         "service/market.py",
         "        for instrument in left:\n            await self._retire(instrument, stored.get(",
         "        stored.clear()\n        for instrument in left:\n            await self._retire(instrument, stored.get(",
-        ("seed 70 honest",),
+        ("seed 70 plain",),
     ),
     Defect(
         "a row that may still change is taken for final",
         "exchange/klines.py",
         "SETTLE_MS: Final = 10_000",
         "SETTLE_MS: Final = 0",
-        ("seed 5 honest",),
+        ("seed 5 plain",),
     ),
     Defect(
         "the running row of an answer is taken for closed",
@@ -456,14 +456,14 @@ SERVICE = (
         "exchange/budget.py",
         "return max(self._blocked_until_ns - self._clock.monotonic_ns(), 0) / 1e9",
         "return 0.0",
-        ("seed 7 honest", "seed 28 honest", "seed 41 honest"),
+        ("seed 7 plain", "seed 28 plain", "seed 41 plain"),
     ),
     Defect(
         "candles on evidence are never compared",
         "repair/queue.py",
         "        found: dict[tuple[int, int], list[int]] = {}\n        allowed =",
         "        found: dict[tuple[int, int], list[int]] = {}\n        if not self._urgent:\n            return found\n        allowed =",
-        ("seed 2 honest",),
+        ("seed 2 plain",),
     ),
     Defect(
         "a range asked for ends a row early",

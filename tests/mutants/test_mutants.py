@@ -78,6 +78,6 @@ def test_the_shortest_story_keeps_only_what_the_failure_needs(monkeypatch: pytes
     from klagg.service.outbox import Outbox
 
     monkeypatch.setattr(Outbox, "failed", Outbox.committed)
-    story = shrink(play(make(2, honest=True)))
+    story = shrink(play(make(2, plain=True)))
     assert story.failed
     assert len(story.plan.happenings) <= 2, str(story)

@@ -70,7 +70,7 @@ def _run(check: str, source: Path, more: dict[str, str]) -> tuple[int, str]:
     """The exit code of a check and the end of its output; tests with spaces between, or `seed N` of the simulation."""
     if check.startswith("seed "):
         command = ["-m", "simulation", "--seeds", "1", "--first", check.split()[1], "--jobs", "1", "--keep-going"]
-        command += ["--honest"] if check.endswith("honest") else []
+        command += ["--plain"] if check.endswith("plain") else []
     else:
         command = ["-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", *check.split()]
     environment = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT / 'tests'}"} | more

@@ -17,14 +17,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="play this one and tell its story with its log")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
-    parser.add_argument("--honest", action="store_true", help="without lies of REST")
+    parser.add_argument("--plain", action="store_true", help="ordinary worlds without lies of REST")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure, and do not shrink")
     asked = parser.parse_args()
     if asked.seed is not None:
-        return tell(asked.seed, honest=asked.honest)
+        return tell(asked.seed, plain=asked.plain)
     seeds = range(asked.first, asked.first + asked.seeds)
     started, faults, market_s, candles, failed = time.perf_counter(), Counter[str](), 0.0, 0, 0
-    playing = functools.partial(play_seed, honest=asked.honest)
+    playing = functools.partial(play_seed, plain=asked.plain)
     with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")) as pool:
         for done, story in enumerate(map(playing, seeds) if asked.jobs == 1 else pool.map(playing, seeds), 1):
             faults.update(story.faults)
@@ -52,9 +52,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def tell(seed: int, *, honest: bool) -> int:
+def tell(seed: int, *, plain: bool) -> int:
     """One seed, with its log, and its shortest story where it fails."""
-    story = play_seed(seed, honest=honest)
+    story = play_seed(seed, plain=plain)
     print("\n".join(story.log))
     print(story)
     if story.failed:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from judge.lies import AGG_TRADES, KLINES, LISTS, Liar
 from judge.truth import MINUTE, STEPS, text
-from simulation.market import Market, Traded
+from simulation.market import Market, Traded, copied
 from simulation.plan import Happening, Plan, SymbolPlan
 from simulation.timeline import Timeline
 
@@ -175,6 +175,16 @@ class Exchange:
         if row is None or one.status != "TRADING":
             return
         minute = one.minutes[open_ms]
+        if minute.trades and self.strikes("wrong_push_agreed"):
+            self._change(one, open_ms)
+            row = one.row("1m", open_ms, self.now_ms)
+        elif minute.trades and self.strikes("wrong_push"):
+            self.counts["pushed wrong"] += 1
+            kept = copied(minute)
+            self._change(one, open_ms)
+            row = one.row("1m", open_ms, self.now_ms)
+            one.minutes[open_ms] = kept
+            one._cache.clear()
         if self.strikes("no_closing_push") or (minute.trades == 0 and self._chance.random() < 0.2):
             return
         delay_ms = 60 + self._chance.random() * 700
@@ -377,6 +387,8 @@ class Exchange:
             one.status = "TRADING"
         elif what.kind == "finer" and one.price_digits + 2 * one.qty_digits < 18 and one.price_digits < 8:
             one.finer()
+        elif what.kind == "revise":
+            self._revise(one, int(what.value))
         elif what.kind == "renumber":
             one.agg_id = one.agg_id // 2
         elif what.kind == "lacking_row":
@@ -385,6 +397,25 @@ class Exchange:
             one.lacking.update({minute_ms, minute_ms + MINUTE})
             one.silent.append((minute_ms, minute_ms + 2 * MINUTE))
             one._cache.clear()
+
+    @staticmethod
+    def _change(one: Traded, open_ms: int) -> None:
+        """The exchange has a minute otherwise than its trades told: one of them was larger."""
+        minute = one.minutes[open_ms]
+        one.told.setdefault(open_ms, copied(minute))
+        minute.volume += 3 * one.qty_unit
+        minute.quote += 3 * one.qty_unit * minute.close
+        one._cache.clear()
+
+    def _revise(self, one: Traded, back: int) -> None:
+        """Change a minute that has been settled for some time; it must have trades."""
+        newest_ms = self.now_ms - self.now_ms % MINUTE - MINUTE
+        for open_ms in range(newest_ms - back * MINUTE, newest_ms - 10 * MINUTE, -MINUTE):
+            if open_ms in one.minutes and open_ms not in one.lacking and one.minutes[open_ms].trades:
+                self._change(one, open_ms)
+                one.revised[open_ms] = self.now_ms
+                self.counts["revised"] += 1
+                return
 
     def everyone(self) -> dict[str, Traded]:
         """Every symbol there ever was."""
