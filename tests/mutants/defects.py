@@ -26,6 +26,7 @@ KLINES = "tests/serve/test_ranges.py::test_"
 NATIVE = "tests/serve_native/test_ranges.py::test_"
 GUARD = "tests/store/test_guard.py::test_"
 STORED = "tests/store/test_ranges.py::test_"
+PUSHES = "tests/service/test_comparison.py::test_"
 OUTBOX = "tests/service/test_outbox.py::test_"
 
 ENGINE = (
@@ -408,6 +409,48 @@ SERVICE = (
         "            self.repairer.fetch(gap.symbol, gap.start_ms, gap.end_ms)",
         "            del gap",
         ("seed 1712 plain",),
+    ),
+    Defect(
+        "a push that trades do not confirm verifies its minute",
+        "service/comparison.py",
+        'replaced["flags"] &= ~np.uint8(Flag.VERIFIED)',
+        'replaced["flags"] |= np.uint8(Flag.VERIFIED)',
+        (PUSHES + "a_push_that_trades_do_not_confirm_verifies_nothing_and_the_exchange_is_asked",),
+    ),
+    Defect(
+        "a push of other numbers replaces what stands on evidence",
+        "service/comparison.py",
+        "replaced = self._waiting[overdue & ~evident]",
+        "replaced = self._waiting[overdue]",
+        (PUSHES + "a_push_that_trades_do_not_confirm_verifies_nothing_and_the_exchange_is_asked",),
+    ),
+    Defect(
+        "a push is judged before the trades that it holds may have come",
+        "service/comparison.py",
+        "(now_ms - self._since_ms >= GRACE_MS)",
+        "(now_ms - self._since_ms >= GRACE_MS - 1)",
+        (PUSHES + "a_difference_may_be_a_trade_on_its_way",),
+    ),
+    Defect(
+        "a file of the archive replaces the API's word",
+        "store/guard.py",
+        "OR (excluded.source, excluded.origin) >= (candle.source, candle.origin)",
+        "OR excluded.origin >= candle.origin",
+        (GUARD + "every_history_ends_as_the_plain_rules_say",),
+    ),
+    Defect(
+        "of two files of the archive that differ the newer is verified",
+        "store/guard.py",
+        'is_verified = f"(excluded.verified AND NOT {disputes})"',
+        'is_verified = "excluded.verified"',
+        (GUARD + "every_history_ends_as_the_plain_rules_say",),
+    ),
+    Defect(
+        "that the exchange has none is said where trades were seen",
+        "store/guard.py",
+        "AND candle.origin <> {FINAL.value} AND candle.trades > 0 THEN 0",
+        "AND candle.origin <> {FINAL.value} AND candle.trades > 0 THEN 1",
+        (GUARD + "every_history_ends_as_the_plain_rules_say",),
     ),
     Defect(
         "a symbol that has left goes on",

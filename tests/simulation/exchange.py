@@ -42,7 +42,7 @@ class Exchange:
         """Those of them of which it does not even give the klines any more."""
         self.peers: list[Peer] = []
         self.pushed: set[tuple[str, int]] = set()
-        """Minutes whose closing push was sent to somebody: symbol and open."""
+        """Minutes whose closing push was sent to somebody, and is what the trades tell: symbol and open."""
         self.counts: Counter[str] = Counter()
         self.over_weight = 0
         self.lasting: list[Happening] = []
@@ -194,7 +194,7 @@ class Exchange:
         kline = {**names, "s": one.name, "i": "1m", "f": minute.first_id, "L": minute.last_id, "x": True}
         data = {"e": "kline", "E": self.now_ms, "s": one.name, "k": kline}
         name = f"{one.name.lower()}@kline_1m"
-        if any(name in peer.names for peer in self.peers):
+        if any(name in peer.names for peer in self.peers) and open_ms not in one.told:
             self.pushed.add((one.name, open_ms))
         self._cast(name, data, delay_ms)
         if self.strikes("duplicate"):

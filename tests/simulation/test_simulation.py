@@ -56,7 +56,7 @@ def healthy(market: str, seed: int) -> Plan:
 
 @pytest.mark.parametrize("market", ["usdm", "spot"])
 def test_on_a_healthy_feed_minutes_are_verified_by_the_closing_push_within_five_seconds(market: str) -> None:
-    """At least 99.9 % of those that the exchange pushed, and the rest by REST soon after."""
+    """At least 99.9 % of those that the exchange pushed as its trades tell them, and the rest by REST soon after."""
     plan = healthy(market, random.Random(market).randrange(1_000))
     story = play(plan)
     assert not story.failed, str(story)
