@@ -10,7 +10,7 @@ BENCH  := build/bench
 FUZZ   := build/fuzz
 CODE   := src tests benchmarks examples
 
-.PHONY: help demo run test simulate lint format bench fuzz page chromium lock clean
+.PHONY: help demo run test simulate mutants lint format bench fuzz page chromium lock clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ format: $(READY) ## format and mend what can be mended
 test: lint $(if $(CI),chromium) ## all checks and tests
 	@$(BIN)/pytest $(ARGS)
 
-simulate: $(READY) ## worlds with faults on virtual time (SEEDS=500 FIRST=0, or SEED=17 for one with its log)
-	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) --first $(or $(FIRST),0))
+simulate: $(READY) ## worlds with faults on virtual time (SEEDS=500 FIRST=0 JOBS=2, or SEED=17 for one with its log)
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500) --first $(or $(FIRST),0) $(if $(JOBS),--jobs $(JOBS)) $(ARGS))
+
+mutants: $(READY) ## deliberate defects, each in a copy of the sources, and the check that must catch it (ONLY=serve, JOBS=2)
+	@PYTHONPATH=tests $(BIN)/python -m mutants --jobs $(or $(JOBS),2) --only "$(ONLY)"
 
 bench: $(READY) ## the figures of docs/PERFORMANCE.md, one JSON line each
 	@# In an environment of its own: the peer wants older libraries than the tests have.

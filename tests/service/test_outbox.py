@@ -63,6 +63,17 @@ def test_a_failed_batch_waits_again_behind_nothing_newer() -> None:
     assert outbox.nbytes == 0
 
 
+def test_a_failed_batch_is_still_there() -> None:
+    outbox = Outbox()
+    outbox.add(np.array([1, 2]), candles((0, 5, CLOSED, 10), (2, 4, CLOSED, 11)))
+    taken = outbox.take()
+    outbox.failed()
+    assert (outbox.candles, outbox.nbytes) == (2, taken.nbytes)
+    again = outbox.take()
+    assert again.instrument_ids.tolist() == [1, 2]
+    assert again.candles.tolist() == taken.candles.tolist()
+
+
 def test_past_the_bound_the_oldest_whole_minutes_are_given_up_on_record() -> None:
     bound = 10 * (CANDLE.itemsize + 8)
     outbox = Outbox(bound)

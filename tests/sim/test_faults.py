@@ -311,6 +311,78 @@ async def test_rows_are_missing_unsettled_or_too_many_and_the_truth_is_not(open_
     assert (await client.get("/fapi/v1/klines", **asked))[:-1] == truth
 
 
+# Answers that are well-formed and wrong
+
+HOUR = {"symbol": "BTCUSDT", "interval": "1m", "startTime": START_MS - 3_630_000, "endTime": START_MS - 30_001}
+
+
+def opens(rows: Any) -> list[int]:
+    return [row[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "is_so"),
+    [
+        ("empty_answer", {}, lambda told, true: told == []),
+        ("short_answer", {"keeps": 0.25}, lambda told, true: told == true[:15]),
+        ("other_page", {"which": "after"}, lambda told, true: set(opens(told)).isdisjoint(opens(true))),
+        ("other_page", {"which": "before"}, lambda told, true: opens(told)[-1] == true[0][0] - MINUTE_MS),
+        ("doubled_row", {}, lambda told, true: len(told) == 61 and {*map(str, told)} == {*map(str, true)}),
+        ("doubled_row", {"differs": True}, lambda told, true: len({*map(str, told)}) == 61 and len({*opens(told)}) == 60),
+        ("disorder", {}, lambda told, true: told != true and sorted(told) == true),
+        ("left_out", {"rows": 4}, lambda told, true: told[::59] != true[::59] and opens(told)[-1] == true[-1][0]),
+        ("impossible_row", {}, lambda told, true: [float(row[2]) < float(row[3]) for row in told].count(True) == 1),
+        ("impossible_row", {"how": "zero_price"}, lambda told, true: [row[3] for row in told].count("0") == 1),
+        ("impossible_row", {"how": "no_trades"}, lambda told, true: [row[8] for row in told].count(0) == 1),
+        ("impossible_row", {"how": "no_volume"}, lambda told, true: [row[5] for row in told].count("0") == 1),
+        ("impossible_row", {"how": "quote"}, lambda told, true: len({row[7] for row in told} - {row[7] for row in true}) == 1),
+        ("impossible_row", {"how": "taker"}, lambda told, true: [float(row[9]) > float(row[5]) for row in told].count(True) == 1),
+    ],
+)  # fmt: skip
+async def test_kline_answers_are_wrong_once_and_then_true(
+    open_exchange: Open, kind: str, options: Any, is_so: Any
+) -> None:
+    client = await open_exchange(history_ms=7_200_000, faults=(fault(kind, times=1, **options),))
+    true = client.exchange.klines("BTCUSDT", "1m", HOUR["startTime"], HOUR["endTime"])
+    assert len(true) == 60
+    told = await client.get("/fapi/v1/klines", **HOUR)
+    assert is_so(told, true), told
+    assert await client.get("/fapi/v1/klines", **HOUR) == true
+    assert client.exchange.played() == {kind: 1}
+
+
+async def test_the_page_before_comes_once_more(open_exchange: Open) -> None:
+    client = await open_exchange(history_ms=7_200_000, faults=(fault("other_page", share=1.0),))
+    pages = [{**HOUR, "startTime": HOUR["startTime"] + n * 600_000, "limit": 10} for n in range(3)]
+    told = [opens(await client.get("/fapi/v1/klines", **page)) for page in pages]
+    assert [rows[0] for rows in told] == [page["startTime"] for page in (pages[0], pages[0], pages[1])]
+
+
+async def test_the_symbol_list_and_aggregate_trades_are_wrong(open_exchange: Open) -> None:
+    faults = (
+        fault("doubled_symbol", symbols=["BTCUSDT"], times=1),
+        fault("missing_symbol", symbols=["ETHUSDT"], times=1),
+        *(fault("trade_rows", how=how, times=1) for how in ("doubled", "left_out", "disorder")),
+    )
+    client = await open_exchange(history_ms=7_200_000, faults=faults)
+
+    async def listed() -> Counter[str]:
+        return Counter(row["symbol"] for row in (await client.get("/fapi/v1/exchangeInfo"))["symbols"])
+
+    wrong, right = await listed(), await listed()
+    assert (wrong["BTCUSDT"], wrong["ETHUSDT"]) == (2, 0)
+    assert set(right.values()) == {1}
+    assert "ETHUSDT" in right
+    trades = {"symbol": "BTCUSDT", "startTime": START_MS - 600_000, "endTime": START_MS - 1, "limit": 50}
+    told = [row["a"] for row in await client.get("/fapi/v1/aggTrades", **trades)]
+    true = [row["a"] for row in await client.get("/fapi/v1/aggTrades", **trades)]
+    assert true == list(range(true[0], true[0] + 50))
+    # All three in one answer: one id twice, one not there, and in disorder.
+    assert len(told) == 50
+    assert 48 <= len(set(told)) <= 50
+    assert told != sorted(told)
+
+
 # Time
 
 

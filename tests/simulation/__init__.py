@@ -8,9 +8,9 @@
 | `exchange` | the exchange's REST answers and streams over that market |
 | `network` | sessions and sockets between the service and the exchange, with their faults |
 | `disk` | the store off the loop, with its faults |
+| `power` | what of a database is on the disk when the power fails |
 | `world` | runs a plan: processes that start, crash and start again, until all is settled |
 | `verdict` | compares what is in the database with the truth |
 | `events` | compares what was published with the database |
 | `shrink` | the shortest story of a failure |
-| `mutations` | deliberate defects of the service, which some seed must catch |
 """

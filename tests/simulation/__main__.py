@@ -1,6 +1,7 @@
 """`python -m simulation`: plays seeds, prints the first that fails and its shortest story."""
 
 import argparse
+import functools
 import multiprocessing
 import sys
 import time
@@ -16,14 +17,16 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="play this one and tell its story with its log")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
+    parser.add_argument("--plain", action="store_true", help="ordinary worlds without lies of REST")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure, and do not shrink")
     asked = parser.parse_args()
     if asked.seed is not None:
-        return tell(asked.seed)
+        return tell(asked.seed, plain=asked.plain)
     seeds = range(asked.first, asked.first + asked.seeds)
     started, faults, market_s, candles, failed = time.perf_counter(), Counter[str](), 0.0, 0, 0
+    playing = functools.partial(play_seed, plain=asked.plain)
     with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")) as pool:
-        for done, story in enumerate(pool.map(play_seed, seeds), 1):
+        for done, story in enumerate(map(playing, seeds) if asked.jobs == 1 else pool.map(playing, seeds), 1):
             faults.update(story.faults)
             market_s += story.market_s
             candles += story.candles
@@ -49,9 +52,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def tell(seed: int) -> int:
+def tell(seed: int, *, plain: bool) -> int:
     """One seed, with its log, and its shortest story where it fails."""
-    story = play_seed(seed)
+    story = play_seed(seed, plain=plain)
     print("\n".join(story.log))
     print(story)
     if story.failed:

@@ -12,6 +12,7 @@ from klagg.store import Commit, CommitResult, SqliteStore
 from klagg.store.database import open_database
 from simulation.exchange import Exchange
 from simulation.plan import Plan
+from simulation.power import Synced
 
 CALL_S = 0.0007
 MAX_WAITING_CALLS = 256
@@ -23,11 +24,14 @@ class Disk:
     `due` is told before a call begins, at each of its statements, and after it has ended: each may be the last.
     """
 
-    def __init__(self, plan: Plan, exchange: Exchange, path: Path, life: int) -> None:
-        self._database = open_database(path, "create", "NORMAL")
+    def __init__(self, plan: Plan, exchange: Exchange, path: Path, life: str) -> None:
+        full = plan.world == "power_full"
+        self._database = open_database(path, "create", "FULL" if full else "NORMAL")
+        self.synced = Synced(path, full=full)
         self.store = SqliteStore(self._database)
         self.due: Callable[[], None] = _nothing
         self.committed: Callable[[Commit, CommitResult], None] = _ignore
+        self._plan = plan
         self._exchange = exchange
         self._chance = random.Random(f"{plan.seed} disk {life}")
         self._commits: deque[tuple[Callable[[], Any], asyncio.Future[Any], bool]] = deque()
@@ -55,6 +59,9 @@ class Disk:
 
     async def checkpoint(self) -> None:
         await asyncio.sleep(CALL_S)
+        if self._plan.world.startswith("power"):
+            self.store.checkpoint()
+            self.synced.checkpointed()
 
     async def close(self) -> None:
         self._closing = True

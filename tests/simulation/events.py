@@ -11,8 +11,8 @@ LIVE_ORIGINS = (3, 4)
 """`flat` and `trades`: what only the running service makes."""
 
 
-def problems(database: sqlite3.Connection, *, whole: bool) -> list[str]:
-    """What is wrong with the events; `whole`: all has settled."""
+def problems(database: sqlite3.Connection, market: str, *, whole: bool) -> list[str]:
+    """What is wrong with the events of a market; `whole`: all has settled. The sequence is that of the whole database."""
     found: list[str] = []
     candles: dict[tuple[int, int], list[tuple[int, int]]] = {}
     next_seq: int | None = None
@@ -21,6 +21,8 @@ def problems(database: sqlite3.Connection, *, whole: bool) -> list[str]:
         if next_seq is not None and row["seq"] != next_seq:
             found.append(f"event {next_seq} is missing")
         next_seq = row["seq"] + row["count"]
+        if row["market"] != market:
+            continue
         columns = np.frombuffer(zlib.decompress(row["body"]), "<i8").reshape(WIDTHS[row["kind"]], row["count"])
         values = columns.cumsum(axis=1).T.tolist()
         if row["kind"] == "candles":
@@ -36,14 +38,20 @@ def problems(database: sqlite3.Connection, *, whole: bool) -> list[str]:
             verified_ms = values[0][0]
     stored = {
         (row["series"], row["open_ms"]): row
-        for row in database.execute("SELECT series, open_ms, origin, verified, revision FROM candle")
+        for row in database.execute(
+            "SELECT series, open_ms, origin, verified, revision FROM candle c JOIN instrument i ON i.id = c.series / 16 "
+            "WHERE i.market = ?",
+            (market,),
+        )
     }
     for key, told in candles.items():
         found += _of_candle(key, told, stored.get(key))
     for key, row in stored.items():
         if row["origin"] in LIVE_ORIGINS and key not in candles:
             found.append(f"series {key[0]} open {key[1]}: it is there, and no event tells of it")
-    closed_upto_ms = database.execute("SELECT min(closed_upto_ms) FROM shard").fetchone()[0] or 0
+    closed_upto_ms = (
+        database.execute("SELECT min(closed_upto_ms) FROM shard WHERE market = ?", (market,)).fetchone()[0] or 0
+    )
     if durable_ms != closed_upto_ms and stored:
         found.append(f"the last durable event is {durable_ms}, closed up to {closed_upto_ms}")
     if whole and stored and not verified_ms:

@@ -5,8 +5,9 @@ import random
 from collections import Counter
 from typing import Protocol
 
+from judge.lies import AGG_TRADES, KLINES, LISTS, Liar
 from judge.truth import MINUTE, STEPS, text
-from simulation.market import Market, Traded
+from simulation.market import Market, Traded, copied
 from simulation.plan import Happening, Plan, SymbolPlan
 from simulation.timeline import Timeline
 
@@ -41,11 +42,12 @@ class Exchange:
         """Those of them of which it does not even give the klines any more."""
         self.peers: list[Peer] = []
         self.pushed: set[tuple[str, int]] = set()
-        """Minutes whose closing push was sent to somebody: symbol and open."""
+        """Minutes whose closing push was sent to somebody, and is what the trades tell: symbol and open."""
         self.counts: Counter[str] = Counter()
         self.over_weight = 0
         self.lasting: list[Happening] = []
         self._chance = random.Random(f"{plan.seed} exchange")
+        self._liar = Liar(random.Random(f"{plan.seed} liar"))
         self._weight: Counter[int] = Counter()
         self._banned_until_ms = 0
         self._closed_ms = plan.start_ms - plan.start_ms % MINUTE
@@ -70,6 +72,14 @@ class Exchange:
         """Whether a fault that lasts now hits this time."""
         one = self.active(kind)
         return one is not None and self._chance.random() < one.value
+
+    def _lie(self, kinds: tuple[str, ...]) -> str | None:
+        """The lie of these kinds that is told this time; lots of its own, so that a world without lies stays what it was."""
+        for kind in kinds:
+            one = self.active(f"rest_{kind}")
+            if one is not None and self._liar.chance.random() < one.value:
+                return kind
+        return None
 
     # Streams
 
@@ -165,6 +175,16 @@ class Exchange:
         if row is None or one.status != "TRADING":
             return
         minute = one.minutes[open_ms]
+        if minute.trades and self.strikes("wrong_push_agreed"):
+            self._change(one, open_ms)
+            row = one.row("1m", open_ms, self.now_ms)
+        elif minute.trades and self.strikes("wrong_push"):
+            self.counts["pushed wrong"] += 1
+            kept = copied(minute)
+            self._change(one, open_ms)
+            row = one.row("1m", open_ms, self.now_ms)
+            one.minutes[open_ms] = kept
+            one._cache.clear()
         if self.strikes("no_closing_push") or (minute.trades == 0 and self._chance.random() < 0.2):
             return
         delay_ms = 60 + self._chance.random() * 700
@@ -174,7 +194,7 @@ class Exchange:
         kline = {**names, "s": one.name, "i": "1m", "f": minute.first_id, "L": minute.last_id, "x": True}
         data = {"e": "kline", "E": self.now_ms, "s": one.name, "k": kline}
         name = f"{one.name.lower()}@kline_1m"
-        if any(name in peer.names for peer in self.peers):
+        if any(name in peer.names for peer in self.peers) and open_ms not in one.told:
             self.pushed.add((one.name, open_ms))
         self._cast(name, data, delay_ms)
         if self.strikes("duplicate"):
@@ -262,11 +282,18 @@ class Exchange:
         if self.now_ms < one.refused_until_ms:
             return 400, _json({"code": -1122, "msg": "Invalid symbol status."})
         if what == "aggTrades":
-            return 200, _json(self._agg_trades(one, query, limit))
+            rows, lie = self._agg_trades(one, query, limit), self._lie(AGG_TRADES)
+            if lie is not None:
+                rows, is_lie = self._liar.agg_trades(lie, rows)
+                self.counts[f"lie: {lie}"] += is_lie
+            return 200, _json(rows)
         if what != "klines" or query.get("interval") not in {*STEPS, "1M"}:
             return 400, _json({"code": -1120, "msg": "Invalid interval."})
         start_ms, end_ms = int(query.get("startTime", 0)), int(query.get("endTime", self.now_ms))
-        rows = one.rows(query["interval"], start_ms, end_ms, limit, self.now_ms)
+        lie = self._lie(KLINES)
+        rows, is_lie = self._liar.klines(lie, one, query["interval"], (start_ms, end_ms, limit), self.now_ms)
+        if is_lie:
+            self.counts[f"lie: {lie}"] += 1
         if self.strikes("rest_missing_rows") and rows:
             dropped = self._chance.randrange(len(rows))
             # Only the newest are late; an older row does not come and go.
@@ -303,6 +330,10 @@ class Exchange:
         ]
         rows = [self._listed(one) for one in symbols]
         rows.append({"symbol": ODD, "status": "NEVER_HEARD_OF", "filters": []})
+        lie = self._lie(LISTS)
+        if lie is not None:
+            rows, is_lie = self._liar.listed(lie, rows)
+            self.counts[f"lie: {lie}"] += is_lie
         return {"serverTime": self.now_ms - 30_000, "rateLimits": limits, "symbols": rows}
 
     def _listed(self, one: Traded) -> dict:
@@ -356,6 +387,8 @@ class Exchange:
             one.status = "TRADING"
         elif what.kind == "finer" and one.price_digits + 2 * one.qty_digits < 18 and one.price_digits < 8:
             one.finer()
+        elif what.kind == "revise":
+            self._revise(one, int(what.value))
         elif what.kind == "renumber":
             one.agg_id = one.agg_id // 2
         elif what.kind == "lacking_row":
@@ -364,6 +397,25 @@ class Exchange:
             one.lacking.update({minute_ms, minute_ms + MINUTE})
             one.silent.append((minute_ms, minute_ms + 2 * MINUTE))
             one._cache.clear()
+
+    @staticmethod
+    def _change(one: Traded, open_ms: int) -> None:
+        """The exchange has a minute otherwise than its trades told: one of them was larger."""
+        minute = one.minutes[open_ms]
+        one.told.setdefault(open_ms, copied(minute))
+        minute.volume += 3 * one.qty_unit
+        minute.quote += 3 * one.qty_unit * minute.close
+        one._cache.clear()
+
+    def _revise(self, one: Traded, back: int) -> None:
+        """Change a minute that has been settled for some time; it must have trades."""
+        newest_ms = self.now_ms - self.now_ms % MINUTE - MINUTE
+        for open_ms in range(newest_ms - back * MINUTE, newest_ms - 10 * MINUTE, -MINUTE):
+            if open_ms in one.minutes and open_ms not in one.lacking and one.minutes[open_ms].trades:
+                self._change(one, open_ms)
+                one.revised[open_ms] = self.now_ms
+                self.counts["revised"] += 1
+                return
 
     def everyone(self) -> dict[str, Traded]:
         """Every symbol there ever was."""

@@ -23,6 +23,8 @@ class Traded(Symbol):
     ends: bool = False
     """Whether its candles end with it, as on spot; settled contracts go on without trades."""
     silent: list[tuple[int, int]] = field(default_factory=list)
+    revised: dict[int, int] = field(default_factory=dict)
+    """Minutes that were changed after they had settled, and when."""
     next_ms: float = 0.0
     agg: list[tuple[int, int, dict]] = field(default_factory=list)
     """Every aggregate trade: id, time, and its message's fields."""
@@ -105,10 +107,9 @@ class Market:
             # The exchange counts a trade that no aggregate tells of.
             open_ms = t_ms - t_ms % MINUTE
             if open_ms not in one.told:
-                one.told[open_ms] = _copied(one.minutes[open_ms])
+                one.told[open_ms] = copied(one.minutes[open_ms])
             one.trade(t_ms, qty, count, maker=maker)
-            one.minutes[open_ms].last_id = one.told[open_ms].last_id
-            one.minutes[open_ms].first_id = one.told[open_ms].first_id
+            one.trade_id += count
             one.price = before
             one.minutes[open_ms].close = before
             return
@@ -136,5 +137,6 @@ class Market:
         self._traded(one, fields)
 
 
-def _copied(one: Minute) -> Minute:
+def copied(one: Minute) -> Minute:
+    """The same sums once more."""
     return Minute(**vars(one))

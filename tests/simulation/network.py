@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
@@ -13,7 +14,7 @@ from simulation.exchange import Exchange
 from simulation.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 READ_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 15.0
@@ -43,8 +44,9 @@ class Frame:
 class Socket:
     """One WebSocket connection: picows' transport to the service, a peer to the exchange."""
 
-    def __init__(self, network: "Network", listener: WSListener) -> None:
+    def __init__(self, network: "Network", exchange: Exchange, listener: WSListener) -> None:
         self.names: set[str] = set()
+        self.exchange = exchange
         self.is_disconnected = False
         self.is_close_frame_sent = False
         self._network = network
@@ -63,8 +65,7 @@ class Socket:
 
     def send_ping(self, payload: bytes) -> None:
         del payload
-        exchange = self._network.exchange
-        if not self.is_disconnected and exchange.active("silent_no_pong") is None:
+        if not self.is_disconnected and self.exchange.active("silent_no_pong") is None:
             self._loop.call_later(2 * TRIP_S, self._hand_over, Frame(WSMsgType.PONG))
 
     def send_close(self, code: object) -> None:
@@ -79,7 +80,7 @@ class Socket:
 
     def _receive(self, payload: bytes) -> None:
         """A request has arrived."""
-        exchange = self._network.exchange
+        exchange = self.exchange
         if self.is_disconnected:
             return
         if exchange.strikes("cut_at_subscribe"):
@@ -99,7 +100,7 @@ class Socket:
 
     def _push(self, payload: bytes, delay_ms: float, *, in_order: bool = True) -> None:
         network = self._network
-        slow = network.exchange.active("slow_stream")
+        slow = self.exchange.active("slow_stream")
         delay_s = delay_ms / 1_000 + network.chance.random() * 0.03 + (0.0 if slow is None else slow.value * 6)
         at_s = self._loop.time() + delay_s
         if in_order:
@@ -108,7 +109,7 @@ class Socket:
         self._loop.call_at(at_s, self._arrive, payload)
 
     def _arrive(self, payload: bytes) -> None:
-        exchange = self._network.exchange
+        exchange = self.exchange
         if exchange.active("silent") is None and exchange.active("silent_no_pong") is None:
             self._hand_over(Frame(WSMsgType.TEXT, payload))
 
@@ -129,8 +130,8 @@ class Socket:
 
     def _end(self) -> None:
         self.is_disconnected = True
-        if self in self._network.exchange.peers:
-            self._network.exchange.peers.remove(self)
+        if self in self.exchange.peers:
+            self.exchange.peers.remove(self)
 
 
 class Response:
@@ -150,11 +151,12 @@ class _Asking:
 
     def __init__(self, network: "Network", url: str, params: dict[str, str]) -> None:
         self._network = network
+        self._host = urlsplit(url).hostname or ""
         self._what = url.rpartition("/")[2]
         self._params = {key: str(value) for key, value in params.items()}
 
     async def __aenter__(self) -> Response:
-        return await self._network.ask(self._what, self._params)
+        return await self._network.ask(self._host, self._what, self._params)
 
     async def __aexit__(self, *_: object) -> None:
         return None
@@ -176,8 +178,8 @@ class Session:
 class Network:
     """All of one process's connections; `request_due` and `frame_due` are told of each, and may be the process's last."""
 
-    def __init__(self, plan: Plan, exchange: Exchange, life: int) -> None:
-        self.exchange = exchange
+    def __init__(self, plan: Plan, exchanges: "Mapping[str, Exchange]", life: str) -> None:
+        self._exchanges = exchanges
         self.chance = random.Random(f"{plan.seed} network {life}")
         self.sockets: list[Socket] = []
         self.request_due: Callable[[], None] = _nothing
@@ -188,9 +190,9 @@ class Network:
 
     async def connect(self, listener: WSListener, url: str) -> None:
         """A WebSocket handshake."""
-        del url
+        exchange = self._exchanges[urlsplit(url).hostname or ""]
         await asyncio.sleep(3 * TRIP_S)
-        if self.exchange.active("refuse_connects") is not None:
+        if exchange.active("refuse_connects") is not None:
             way = self.chance.random()
             if way < 0.3:
                 await asyncio.sleep(CONNECT_TIMEOUT_S)
@@ -198,14 +200,14 @@ class Network:
             if way < 0.6:
                 raise WSHandshakeError("unexpected status 503")
             raise ConnectionRefusedError(111, "Connection refused")
-        socket = Socket(self, listener)
+        socket = Socket(self, exchange, listener)
         self.sockets.append(socket)
-        self.exchange.peers.append(socket)
+        exchange.peers.append(socket)
         listener.on_ws_connected(socket)  # type: ignore[arg-type]
 
-    async def ask(self, what: str, params: dict[str, str]) -> Response:
+    async def ask(self, host: str, what: str, params: dict[str, str]) -> Response:
         """A REST request: there, answered, and back."""
-        exchange = self.exchange
+        exchange = self._exchanges[host]
         if exchange.active("rest_down") is not None:
             await asyncio.sleep(TRIP_S)
             raise aiohttp.ClientConnectionError("Cannot connect to host")

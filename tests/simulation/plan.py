@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from judge.lies import AGG_TRADES, KLINES, LISTS
+
 MINUTE_S = 60.0
 STARTS = (
     "2026-03-03T09:57:20",
@@ -78,6 +80,10 @@ class Plan:
     happenings: tuple[Happening, ...]
     end_s: float
     """When the last fault is over; after that all must settle."""
+    world: str = ""
+    """What kind of world it is, of `WORLDS`; "" for an ordinary one."""
+    other: "Plan | None" = None
+    """The second market of the process, in a world of both."""
 
     def without(self, index: int) -> "Plan":
         """The same with one happening less."""
@@ -123,6 +129,25 @@ LASTING = {
     "statement_fails": (5, 60),
 }
 """Faults that last, with the shortest and longest span in seconds."""
+LIES = tuple(f"rest_{kind}" for kind in (*KLINES, *AGG_TRADES, *LISTS))
+"""Faults that last in which REST's answers are well-formed and wrong."""
+PUSHES = ("wrong_push", "wrong_push_agreed")
+LAST = {*LASTING, *LIES, *PUSHES}
+"""All that lasts."""
+WORLDS = (
+    "revised",
+    "wrong_push",
+    "wrong_push_agreed",
+    "both_markets",
+    "power_normal",
+    "power_full",
+    "take_over",
+)
+"""Kinds of worlds: an exchange that changes what was settled; one that pushes a wrong closing kline, and its REST says otherwise, or
+the same; both markets in one process; a power failure with either way of writing; a second process that takes over."""
+AUDIT_S = 420.0
+"""In this time the audit must have seen what the exchange has changed."""
+OTHER_SEEDS = 10**9
 INSTANT = (
     "cut",
     "cut_all",
@@ -151,16 +176,21 @@ INSTANT = (
 )
 
 
-def make(seed: int) -> Plan:
-    """The plan of a seed."""
+def make(seed: int, *, plain: bool = False) -> Plan:
+    """The plan of a seed; `plain`: an ordinary world without lies."""
     chance = random.Random(seed)
     market = chance.choice(("usdm", "usdm", "spot"))
     start_ms = int(datetime.fromisoformat(chance.choice(STARTS)).replace(tzinfo=UTC).timestamp() * 1000)
     symbols = _symbols(chance, market)
     busy_s = chance.choice((60.0, 150.0, 240.0, 400.0))
-    happenings = sorted(_happenings(chance, symbols, busy_s), key=lambda one: one.at_s)
+    found = _happenings(chance, symbols, busy_s)
+    world = "" if plain else random.Random(f"{seed} kind").choice((*WORLDS, *[""] * len(WORLDS)))
+    if not plain:
+        found += _lies(random.Random(f"{seed} lies"), busy_s)
+        found += _of_world(random.Random(f"{seed} world"), world, symbols, busy_s)
+    happenings = sorted(found, key=lambda one: one.at_s)
     end_s = max((one.at_s + one.span_s for one in happenings), default=busy_s)
-    return Plan(
+    plan = Plan(
         seed=seed,
         market=market,
         start_ms=start_ms,
@@ -175,8 +205,54 @@ def make(seed: int) -> Plan:
         renew_h=chance.choice((23.0, 23.0, 0.02)),
         audit_share=chance.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.02)),
         happenings=tuple(happenings),
-        end_s=max(end_s, busy_s),
+        end_s=max(end_s, busy_s) + (AUDIT_S if world == "revised" else 0.0),
+        world=world,
     )
+    if world == "revised":
+        return replace(plan, audit_share=0.05)
+    return replace(plan, other=_other(plan)) if world == "both_markets" else plan
+
+
+def _other(plan: Plan) -> Plan:
+    """The other market of the same process, with symbols of its own; what goes wrong goes wrong on both."""
+    market = "spot" if plan.market == "usdm" else "usdm"
+    chance = random.Random(f"{plan.seed} {market}")
+    lasting = tuple(one for one in plan.happenings if one.kind in LAST)
+    return replace(
+        plan, seed=plan.seed + OTHER_SEEDS, market=market, symbols=_symbols(chance, market)[:3], happenings=lasting
+    )
+
+
+def _of_world(chance: random.Random, world: str, symbols: tuple[SymbolPlan, ...], busy_s: float) -> list[Happening]:
+    """What only happens in this kind of world."""
+    at_s = round(chance.uniform(60, busy_s + 60), 2)
+    if world == "revised":
+        names = [one.name for one in symbols if one.rate >= 0.3]
+        return [
+            Happening(
+                round(chance.uniform(180, busy_s + 240), 2), "revise", 0.0, chance.randrange(1, 4), chance.choice(names)
+            )
+            for _ in range(chance.randrange(1, 4))
+        ]
+    if world.startswith("wrong_push"):
+        return [Happening(at_s / 2, world, round(chance.uniform(70, 300), 2), round(chance.uniform(0.1, 1.0), 3))]
+    if world.startswith("power"):
+        return [
+            Happening(
+                round(_instant(chance, busy_s), 2),
+                "power_loss",
+                round(chance.uniform(3, 90), 2),
+                chance.randrange(1, 60),
+            )
+            for _ in range(chance.randrange(1, 4))
+        ]
+    if world == "take_over":
+        # A repair begins some ten seconds after the minutes of a silence have closed.
+        return [
+            Happening(at_s, "silent", 40.0, 1.0),
+            Happening(round(at_s + chance.uniform(30, 70), 2), "take_over", 0.0, chance.randrange(1, 60)),
+        ]
+    return []
 
 
 def _symbols(chance: random.Random, market: str) -> tuple[SymbolPlan, ...]:
@@ -208,6 +284,20 @@ def _happenings(chance: random.Random, symbols: tuple[SymbolPlan, ...], busy_s: 
         else:
             kind = chance.choice(INSTANT)
             found += _instants(chance, kind, at_s, symbols)
+    return found
+
+
+def _lies(chance: random.Random, busy_s: float) -> list[Happening]:
+    """What REST tells wrong, in two of three worlds."""
+    found: list[Happening] = []
+    for _ in range(chance.choice((0, 0, 1, 1, 2, 4))):
+        kind = chance.choice(LIES)
+        at_s = round(_instant(chance, busy_s), 3)
+        span_s = round(chance.uniform(5, 250), 2)
+        found.append(Happening(at_s, kind, span_s, round(chance.uniform(0.05, 1.0), 3)))
+        if kind.startswith("rest_agg"):
+            # Aggregate trades are only asked for where some are missing.
+            found.append(Happening(at_s, "lose", span_s, 0.1))
     return found
 
 

@@ -15,9 +15,9 @@ def play(plan: Plan) -> Story:
         return World(plan, Path(folder) / "klagg.db").run()
 
 
-def play_seed(seed: int) -> Story:
-    """The world of a seed."""
-    return play(make(seed))
+def play_seed(seed: int, *, plain: bool = False) -> Story:
+    """The world of a seed; `plain`: an ordinary one without lies."""
+    return play(make(seed, plain=plain))
 
 
 def shrink(story: Story, tries: int = 200) -> Story:

@@ -11,6 +11,7 @@ from judge.truth import MINUTE, Minute, following, opening
 from simulation import events
 from simulation.exchange import ODD, Exchange
 from simulation.market import Traded
+from simulation.plan import AUDIT_S
 
 ORIGINS = ("filled", "seed", "partial", "flat", "trades", "exchange", "unmatched")
 NAMES = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
@@ -70,11 +71,14 @@ class Verdict:
         with closing(sqlite3.connect(path)) as database:
             database.row_factory = sqlite3.Row
             self._database = database
-            self._symbols = {row["id"]: row["symbol"] for row in database.execute("SELECT id, symbol FROM instrument")}
+            market = (exchange.plan.market,)
+            listed = database.execute("SELECT id, symbol FROM instrument WHERE market = ?", market)
+            self._symbols = {row["id"]: row["symbol"] for row in listed}
             upto = (
-                "SELECT symbol, closed_upto_ms FROM instrument i JOIN shard s ON s.market = i.market AND s.id = i.shard"
+                "SELECT symbol, closed_upto_ms FROM instrument i JOIN shard s ON s.market = i.market AND s.id = i.shard "
+                "WHERE i.market = ?"
             )
-            self._closed_upto_ms = dict(tuple(row) for row in database.execute(upto))
+            self._closed_upto_ms = dict(tuple(row) for row in database.execute(upto, market))
 
     def torn(self, path: Path) -> "Verdict":
         """At any instant, as after `kill -9`: nothing called verified differs, nothing called `trades` lacks one."""
@@ -113,7 +117,7 @@ class Verdict:
             )
             if strays.fetchone()[0]:
                 self.problems.append("candles of no instrument")
-            self.problems += events.problems(database, whole=whole)
+            self.problems += events.problems(database, self._exchange.plan.market, whole=whole)
             if whole:
                 self._tally(database)
         return self
@@ -137,6 +141,8 @@ class Verdict:
             self.verified += 1
             if truth is None:
                 self.problems.append(f"{where}: verified, and the exchange has none")
+            elif stored(row) != official(truth) and self._was_changed(one, open_ms, end_ms):
+                return
             elif stored(row) != official(truth):
                 self.problems.append(f"{where}: verified, {difference(stored(row), official(truth))}")
             elif name == "1m" and row["first_id"] >= 0:
@@ -152,6 +158,13 @@ class Verdict:
             return
         if whole and end_ms <= self._settled_ms and one.name not in self._exchange.vanished:
             self.problems.append(f"{where}: still not settled {(self._now_ms - end_ms) // 1000} s after its close")
+
+    def _was_changed(self, one: Traded, open_ms: int, end_ms: int) -> bool:
+        """Whether the exchange changed a minute of this candle so lately that no audit need have seen it."""
+        return any(
+            open_ms <= minute_ms < end_ms and self._now_ms - max(at_ms, end_ms) < AUDIT_S * 1_000
+            for minute_ms, at_ms in one.revised.items()
+        )
 
     def _ids(self, one: Traded, row: sqlite3.Row, where: str) -> None:
         minute = one.minutes[row["open_ms"]]

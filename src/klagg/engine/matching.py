@@ -109,7 +109,7 @@ def replace(rows: Any, ints: Any, klines: Any, verdicts: Any) -> None:
         rows[column, slot] = kline
         row["origin"] = old
         row["interval"] = 0
-        row["flags"] = CLOSED | VERIFIED | amended
+        row["flags"] = CLOSED | (kline["flags"] & VERIFIED) | amended
         set_origin(rows, ints, slot, column, EXCHANGE)
         if differs:
             make_stale(rows, ints, slot, kline["open_ms"])

@@ -8,7 +8,7 @@ import numpy as np
 from klagg import rules
 from klagg.engine import matching
 from klagg.interval import MINUTE_MS
-from klagg.model import CANDLE, Candles, Ints
+from klagg.model import CANDLE, Candles, Flag, Ints
 from klagg.service.shard import ShardCore
 
 GRACE_MS: Final = 3_000
@@ -30,6 +30,8 @@ class Comparison:
     """Minutes known to be incomplete that the exchange's push completed."""
     differing: list[np.void] = field(default_factory=list)
     """The differences that the last `judge` found."""
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    """Slot and open of the minutes of which push and trades tell otherwise: the exchange's settled kline decides."""
     dropped: int = 0
     _waiting: Candles = field(default_factory=lambda: np.zeros(0, CANDLE))
     _since_ms: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -45,16 +47,24 @@ class Comparison:
         self._since_ms = np.concatenate([self._since_ms, np.full(len(klines), now_ms, np.int64)])
 
     def judge(self, now_ms: int) -> tuple[Candles, Candles]:
-        """Compare what waits; returns the minutes now verified as equal, and those that the exchange's have replaced."""
+        """Compare what waits; returns the minutes now verified as equal, and those that the exchange's have replaced.
+
+        A push that trades do not confirm is one word of the exchange against another: it fills a minute that is known to be
+        incomplete, and verifies nothing.
+        """
         if len(self._waiting) == 0:
             return self._waiting, self._waiting
         verdicts = self.core.compare(self._waiting)
         equal = verdicts == matching.EQUAL
         overdue = (verdicts == matching.DIFFERS) & (now_ms - self._since_ms >= GRACE_MS)
-        replaced = self._waiting[overdue]
-        self.differing = [row for row in replaced if self._was_evident(row)]
+        evident = np.zeros(len(self._waiting), np.bool_)
+        evident[overdue] = [self._was_evident(row) for row in self._waiting[overdue]]
+        self.differing = list(self._waiting[evident])
         self.differences += len(self.differing)
+        self.asked += [(int(row["slot"]), int(row["open_ms"])) for row in self._waiting[overdue]]
+        replaced = self._waiting[overdue & ~evident]
         if len(replaced):
+            replaced["flags"] &= ~np.uint8(Flag.VERIFIED)
             self.core.replace(replaced)
         verified = self._waiting[equal]
         stay = ~equal & ~overdue & (verdicts != matching.GONE)
@@ -62,8 +72,13 @@ class Comparison:
         stay &= self._waiting["open_ms"] <= now_ms + MINUTE_MS
         self._waiting, self._since_ms = self._waiting[stay], self._since_ms[stay]
         self.verified += len(verified)
-        self.completed += len(replaced) - len(self.differing)
+        self.completed += len(replaced)
         return verified, replaced
+
+    def take_asked(self) -> list[tuple[int, int]]:
+        """The minutes that the exchange's settled kline is to decide, each once."""
+        asked, self.asked = list(dict.fromkeys(self.asked)), []
+        return asked
 
     def _was_evident(self, kline: np.void) -> bool:
         """Whether our evidence said that the minute was whole, so that its difference is news and not just a repair."""

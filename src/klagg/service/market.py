@@ -466,11 +466,11 @@ class MarketService:
                 self.recent.note("store.renew_failed", str(error))
 
     async def _requeries(self) -> None:
-        """Have minutes that a trade came too late for compared with the exchange."""
+        """Have minutes compared with the exchange that a trade came too late for, or of which its push and its trades tell otherwise."""
         while True:
             await self._clock.sleep(RETRY_S)
             for worker in self.workers:
-                for slot, open_ms in worker.core.engine.take_requeries():
+                for slot, open_ms in (*worker.core.engine.take_requeries(), *worker.comparison.take_asked()):
                     self.repairer.ask(worker.core.instrument_id(slot), open_ms)
 
     async def _count_unverified(self) -> None:

@@ -242,7 +242,7 @@ class Worker:
             verified, replaced = no_candles(), no_candles()
         for row in self.comparison.differing:
             symbol = self.core.symbol(int(row["slot"]))
-            self._recent.note("candle.differs", f"{symbol} 1m {int(row['open_ms'])}: taken from the exchange")
+            self._recent.note("candle.differs", f"{symbol} 1m {int(row['open_ms'])}: the exchange is asked again")
         self.comparison.differing = []
         self.core.gather()
         if self.core.unsaved:

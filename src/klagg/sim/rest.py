@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -85,6 +86,8 @@ class Rest:
             "ticker/price": self._price,
         }
         self._endpoints["uiKlines" if self._spot else "continuousKlines"] = self._klines
+        self._ranges: dict[tuple[str, str], tuple[int | None, int | None]] = {}
+        """What was last asked for, by symbol and interval."""
         self._times_asked = 0
         self._info: tuple[tuple[int, int], str] = ((0, 0), "")
 
@@ -137,15 +140,15 @@ class Rest:
         now_ms = self._venue.now_ms()
         contracts = list(self._venue.contracts.values())
         wanted = self._wanted(query) if self._spot else None
-        if wanted is None and self._info[0] == (now_ms // 1_000, query.unit):
+        kept = not self._venue.faults.answers.concern_the_list
+        if wanted is None and kept and self._info[0] == (now_ms // 1_000, query.unit):
             return self._info[1]
         if wanted is not None:
             contracts = [self._find(name) for name in wanted]
-        body = json.dumps(
-            exchange_info(contracts, self._venue.settings, now_ms, query.unit),
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        info = exchange_info(contracts, self._venue.settings, now_ms, query.unit)
+        if wanted is None:
+            info["symbols"] = self._venue.faults.answers.symbols(info["symbols"])
+        body = json.dumps(info, ensure_ascii=False, separators=(",", ":"))
         if wanted is None:
             self._info = ((now_ms // 1_000, query.unit), body)
         return body
@@ -207,7 +210,7 @@ class Rest:
         if interval not in STEPS or (interval == "1s" and not self._spot):
             raise ApiError(-1120, "Invalid interval.")
         limit = self._limit(query, 1_000 if self._spot else 1_500)
-        start_ms, end_ms = self._times(query)
+        start_ms, end_ms = self._other_page(contract, interval, self._times(query), limit)
         shift_ms = _zone_ms(query.params.get("timeZone", "0")) if self._spot else 0
         venue, now_ms = self._venue, self._venue.now_ms()
         fresh_ms = venue.settings.fresh_listing_refused_ms
@@ -224,9 +227,25 @@ class Rest:
         kept = set(there)
         rows = [row for row in venue.rows(contract, interval, opens, shift_ms) if row[0] in kept]
         rows = self._faulty(contract, interval, rows, now_ms, shift_ms)
-        return json.dumps(
-            [scribe.kline_row(interval, row, query.unit, shift_ms) for row in rows], separators=(",", ":")
-        )
+        written = [scribe.kline_row(interval, row, query.unit, shift_ms) for row in rows]
+        return json.dumps(venue.faults.answers.klines(contract.symbol, interval, written), separators=(",", ":"))
+
+    def _other_page(
+        self, contract: Contract, interval: str, asked: tuple[int | None, int | None], limit: int
+    ) -> tuple[int | None, int | None]:
+        """The range that is answered: the one asked for, unless a fault makes it another."""
+        which = self._venue.faults.answers.other_page(contract.symbol, interval)
+        last = self._ranges.get((contract.symbol, interval), asked)
+        self._ranges[contract.symbol, interval] = asked
+        start_ms, end_ms = asked
+        if which in (None, "last") or start_ms is None:
+            return asked if which is None else last
+        opens = calendar.opens_from(interval, start_ms, self._venue.now_ms() if end_ms is None else end_ms + 1)
+        rows = list(islice(opens, limit))
+        if not rows:
+            return asked
+        shift_ms = (calendar.next_open(interval, rows[-1]) - rows[0]) * (1 if which == "after" else -1)
+        return start_ms + shift_ms, None if end_ms is None else end_ms + shift_ms
 
     def _faulty(
         self, contract: Contract, interval: str, rows: list[list[int]], now_ms: int, shift_ms: int
@@ -271,7 +290,8 @@ class Rest:
             block = self._oldest(contract, start_ms, upto_ms, limit)
         else:
             block = self._latest(contract, now_ms if end_ms is None else min(end_ms, now_ms), limit, oldest_ms)
-        return self._venue.scribe(contract).agg_rows(block, query.unit)
+        rows = self._venue.scribe(contract).agg_rows(block, query.unit)
+        return "[" + ",".join(self._venue.faults.answers.trades(contract.symbol, rows)) + "]"
 
     def _from_id(self, contract: Contract, from_id: int, limit: int, now_ms: int) -> Block:
         first_ms = self._venue.tape.first_trade_ms(contract)

@@ -103,8 +103,8 @@ class Scribe:
             f'"q":"{self.qty(share)}","T":{int(block.time_ms[i]) * unit},"m":{maker},"M":true}}'
         )
 
-    def agg_rows(self, block: Block, unit: int = 1) -> str:
-        """The body of an aggregate trades request."""
+    def agg_rows(self, block: Block, unit: int = 1) -> list[str]:
+        """The rows of the body of an aggregate trades request."""
         rows = []
         for a, p, q, first, last, time, maker in zip(*(column.tolist() for column in block.columns()), strict=True):
             own = ',"M":true' if self._spot else ""
@@ -113,7 +113,7 @@ class Scribe:
                 f'{{"a":{a},"p":"{self.price(p)}","q":"{self.qty(q)}",{nq}"f":{first},"l":{last},"T":{time * unit},'
                 f'"m":{"true" if maker else "false"}{own}}}'
             )
-        return "[" + ",".join(rows) + "]"
+        return rows
 
     def kline_row(self, interval: str, row: Row, unit: int = 1, shift_ms: int = 0) -> list[int | str]:
         """One candle as the kline request gives it: twelve elements."""

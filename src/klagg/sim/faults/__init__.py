@@ -4,7 +4,7 @@ The exchange's own candles stay true: faults change what clients are sent, never
 listing, a halt, a finer grid) is part of the truth itself.
 
 `schedule` says when a fault plays, `playing` draws lots from the seed and counts; one module for each group: `sockets`,
-`trades`, `messages`, `requests`, `rows`, `timing`, `market`; `file` reads and checks the TOML, `faults` puts all together.
+`trades`, `messages`, `requests`, `rows`, `answers`, `timing`, `market`; `file` reads and checks the TOML, `faults` puts all together.
 """
 
 from klagg.sim.faults.faults import Faults

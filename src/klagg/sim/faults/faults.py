@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from klagg.sim.faults.answers import AnswerFault, AnswerFaults
 from klagg.sim.faults.messages import MessageFault, MessageFaults
 from klagg.sim.faults.playing import Playing
 from klagg.sim.faults.requests import RequestFault, RequestFaults
@@ -35,6 +36,7 @@ class Faults:
         self.trades = TradeFaults(_of(playing, (TradeFault,)))
         self.messages = MessageFaults(_of(playing, (MessageFault,)), passed)
         self.requests = RequestFaults(_of(playing, (RequestFault,)), passed, settings.speed)
+        self.answers = AnswerFaults(_of(playing, AnswerFault.__args__), passed)
         self.rows = RowFaults(_of(playing, (RowFault,)), passed, start_ms)
         clocks = [fault for fault in mine if isinstance(fault, ClockDrift | ClockJump)]
         self._changes = [fault for fault in mine if not isinstance(fault, Turns)]

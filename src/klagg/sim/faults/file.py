@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from klagg.errors import UsageError
-from klagg.sim.faults import market, messages, requests, rows, sockets, timing, trades
+from klagg.sim.faults import answers, market, messages, requests, rows, sockets, timing, trades
 from klagg.sim.faults.schedule import read_span, tag_of
 
 AnyFault = (
@@ -37,6 +37,16 @@ AnyFault = (
     | rows.RunningRow
     | rows.UnsettledRow
     | rows.MissingRow
+    | answers.EmptyAnswer
+    | answers.ShortAnswer
+    | answers.OtherPage
+    | answers.DoubledRow
+    | answers.Disorder
+    | answers.LeftOut
+    | answers.ImpossibleRow
+    | answers.DoubledSymbol
+    | answers.MissingSymbol
+    | answers.TradeRows
     | timing.TimeDown
     | timing.TimeDelay
     | timing.TimeWrong
