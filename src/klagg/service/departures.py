@@ -12,7 +12,7 @@ from klagg.model import Candles, Instrument, Market
 from klagg.repair import Repairer
 from klagg.service.aside import put_aside
 from klagg.service.listings import Listings
-from klagg.service.pauses import extend
+from klagg.service.pauses import extend, forget_running
 from klagg.service.recent import Recent
 from klagg.store.thread import StoreThread
 
@@ -70,6 +70,7 @@ class Departures:
         """
         instrument = self._listings.instruments[symbol]
         end_ms = await self._end(instrument, since_ms)
+        await self._store.call(forget_running, self._store.store, [self._listings.ids[symbol]])
         if end_ms > since_ms:
             number = self._listings.ids[symbol]
             await self._store.call(extend, self._store.store, number, end_ms, self._now_ms())

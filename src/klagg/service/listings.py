@@ -16,7 +16,7 @@ from klagg.exchange.streams import TradeStreams
 from klagg.interval import MINUTE, Interval
 from klagg.model import Instrument, Market, Status, virtual_shard
 from klagg.service.aside import NAMED, put_aside
-from klagg.service.pauses import Pause, end_life, stored_seeds
+from klagg.service.pauses import Pause, end_life, forget_running, stored_seeds
 from klagg.service.prices import seed_at, seeds_by_rest
 from klagg.service.recent import Recent
 from klagg.service.shard import Seed
@@ -261,6 +261,7 @@ class Listings:
                 for symbol in here:
                     worker.core.retire(symbol)
                 await worker.flush()
+        await self._store.call(forget_running, self._store.store, [self.ids[symbol] for symbol in symbols])
         paused = []
         for symbol in symbols:
             instrument, end_ms = self.leaving[symbol]

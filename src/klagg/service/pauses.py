@@ -4,6 +4,7 @@ A pause makes no candles and asks for nothing. If the symbol trades again within
 the minutes between are made then, and the repair asks for them. Else that life of it has ended, and another begins when it trades.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,7 +75,7 @@ def end_life(store: SqliteStore, instrument_id: int, since_ms: int) -> int:
         if len(told) == 0:
             return since_ms
         end_ms = int(told.max()) + MINUTE_MS
-        _forget_running(store, instrument_id)
+        forget_running(store, [instrument_id])
         for interval in INTERVALS:
             first_ms = interval.open_at(end_ms)
             store.mending.remove_from(
@@ -88,15 +89,19 @@ def extend(store: SqliteStore, instrument_id: int, to_ms: int, now_ms: int) -> i
     last = store.read(instrument_id, MINUTE, 0, to_ms, 1, descending=True)
     if len(last) == 0:
         return 0
-    with store.transaction(), store.knowing(now_ms, publish_new=False):
-        _forget_running(store, instrument_id)
+    with store.knowing(now_ms, publish_new=False):
         return write_filled(store, instrument_id, last, int(last["open_ms"][0]) + MINUTE_MS, to_ms)
 
 
-def _forget_running(store: SqliteStore, instrument_id: int) -> None:
-    """Remove the open candles of a series that has gone on without them: it goes on from its closed ones."""
-    for interval in INTERVALS:
-        store.mending.drop_snapshot(instrument_id, interval)
+def forget_running(store: SqliteStore, instrument_ids: Iterable[int]) -> None:
+    """Remove the open candles of symbols that run no more: should they go on, they go on from their closed ones.
+
+    What ran when they stopped is closed without them, by what the exchange tells of it.
+    """
+    with store.transaction():
+        for instrument_id in instrument_ids:
+            for interval in INTERVALS:
+                store.mending.drop_snapshot(instrument_id, interval)
 
 
 def write_filled(store: SqliteStore, instrument_id: int, before: Candles, start_ms: int, end_ms: int) -> int:
