@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from klagg import fixed
 from klagg.archive import kernels
+from klagg.archive.kline_layout import STANDARD
 from klagg.archive.klines import _put, _Rows
 from klagg.archive.layout import Layout, Role, from_header, headerless
 from klagg.archive.rows import BadRow, Row, parse_row
@@ -140,7 +141,7 @@ def test_kline_rows(line: str) -> None:
     odd = kernels.parse_klines(fast.times[:1], fast.wholes[:1], fast.fractions[:1], fast.digits[:1], state, buf)
     if odd:
         return
-    _put(slow, 0, line)
+    _put(slow, 0, line, STANDARD)
     for name in ("times", "wholes", "fractions", "digits"):
         assert getattr(fast, name)[0].tolist() == getattr(slow, name)[0].tolist()
 

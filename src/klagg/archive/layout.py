@@ -114,23 +114,10 @@ _AGG_TRADES: Final = (
     Role.MAKER,
 )
 _BOOLEANS: Final = {"true", "false"}
-KLINE_COLUMNS: Final = 12
 
 
 class UnknownLayout(Exception):
     """The first line fits no file klagg knows; the message is the reason."""
-
-
-def is_klines(line: str) -> bool:
-    """Whether the first line of a CSV is the header or a row of klines."""
-    cells = line.split(",")
-    if cells[0].strip().strip('"').lower().replace("_", "") == "opentime":
-        return True
-    return len(cells) == KLINE_COLUMNS and all(_is_number(cell) for cell in cells)
-
-
-def _is_number(cell: str) -> bool:
-    return cell.strip().replace(".", "", 1).isascii() and cell.strip().replace(".", "", 1).isdigit()
 
 
 def headerless(line: str) -> Layout:
@@ -140,7 +127,7 @@ def headerless(line: str) -> Layout:
         UnknownLayout: it is none of them.
 
     """
-    cells = [cell.strip().lower() for cell in line.split(",")]
+    cells = [cell.strip().strip('"').strip().lower() for cell in line.split(",")]
     count = len(cells)
     if count in {6, 7} and cells[5] in _BOOLEANS:
         best = count == 7

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from klagg.archive.chunk import TradeFile
-from klagg.archive.layout import FileMarket, Layout, Role, UnknownLayout, from_header, headerless, is_klines
+from klagg.archive.kline_layout import is_header, is_row
+from klagg.archive.layout import FileMarket, Layout, Role, UnknownLayout, from_header, headerless
 from klagg.archive.messages import PassedOver, decode_line, is_url, looks_like_message, market_of, market_of_url
 from klagg.archive.names import archive_name
 from klagg.archive.rows import BadRow
@@ -25,6 +26,8 @@ class Recognised:
     file: TradeFile
     layout: Layout | None = None
     is_array: bool = False
+    first_time: str = ""
+    """The time of the first row, as it is written, where there is no header above it."""
 
 
 def recognise(path: Path) -> Recognised:
@@ -59,15 +62,16 @@ def recognise(path: Path) -> Recognised:
 def _csv(path: Path, line: str, number: int) -> Recognised:
     name = archive_name(path)
     symbols = (name.symbol,) if name is not None else ()
-    if is_klines(line):
+    if is_header(line) or is_row(line):
         return Recognised(TradeFile(path, "klines", None, symbols))
     try:
-        layout = headerless(line) if line[:1].isdigit() else from_header(line)
+        layout = headerless(line) if line.lstrip(' "')[:1].isdigit() else from_header(line)
     except UnknownLayout as error:
         raise FileFormatError(f"{path}: line {number}: {error}") from error
     if Role.SYMBOL in layout.roles:
         symbols = ()
-    return Recognised(TradeFile(path, layout.kind, layout.market, symbols), layout)
+    first_time = "" if layout.header else line.split(",")[layout.roles.index(Role.TIME)].strip(' "')
+    return Recognised(TradeFile(path, layout.kind, layout.market, symbols), layout, first_time=first_time)
 
 
 def _messages(path: Path, lines: list[bytes], market: FileMarket | None) -> Recognised:

@@ -1,7 +1,7 @@
 """One row of a trade CSV, read plainly: the judge of every row the kernel does not take, and its twin in the tests."""
 
+import csv
 import re
-from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
@@ -14,6 +14,7 @@ TRADE_EVENTS: Final = {"trade", "aggTrade"}
 MAX_ID: Final = 2**63 - 1
 
 _EXPONENT: Final = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d{1,3}", re.ASCII)
+_FLOAT: Final = re.compile(r"-?\d{1,19}(?:\.\d{0,18})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _INTEGER: Final = re.compile(r"-?\d{1,19}", re.ASCII)
 
 
@@ -38,6 +39,21 @@ class Row(NamedTuple):
     receive_ms: int
 
 
+def plain(text: str, what: str) -> str:
+    """A number without an exponent, which data frames and recorders that went through floats write.
+
+    Raises:
+        BadRow: the exponent is none of a price or an amount.
+
+    """
+    if not _EXPONENT.fullmatch(text):
+        return text
+    try:
+        return format(Decimal(text), "f")
+    except InvalidOperation as error:  # pragma: no cover - the pattern admits only what Decimal reads
+        raise BadRow(f"{what} {text!r} is not a number") from error
+
+
 def exact(text: str, what: str) -> tuple[int, int]:
     """The mantissa and scale of a price or quantity; recorders that went through floats may have written an exponent.
 
@@ -45,13 +61,8 @@ def exact(text: str, what: str) -> tuple[int, int]:
         BadRow: not a number, negative, or more digits than can be held exactly.
 
     """
-    if _EXPONENT.fullmatch(text):
-        try:
-            text = format(Decimal(text), "f")
-        except InvalidOperation as error:  # pragma: no cover - the pattern admits only what Decimal reads
-            raise BadRow(f"{what} {text!r} is not a number") from error
     try:
-        mantissa, scale = fixed.parse(text)
+        mantissa, scale = fixed.parse(plain(text, what))
     except NumberError as error:
         raise BadRow(f"{what} {error}") from error
     if mantissa < 0:
@@ -80,6 +91,9 @@ def integer(text: str, what: str) -> int:
         BadRow: it is none.
 
     """
+    if _FLOAT.fullmatch(text) and (number := Decimal(text)) == number.to_integral_value():
+        # A data frame that had a gap in the column writes whole numbers as 7.0 or 1.7e+12.
+        text = str(int(number))
     if not _INTEGER.fullmatch(text) or abs(value := int(text)) > MAX_ID:
         raise BadRow(f"{what} {text[:40]!r} is not a whole number")
     return value
@@ -109,7 +123,7 @@ def parse_row(line: str, layout: Layout, symbol: str) -> Row | str:
         BadRow: the row cannot be read; the message is the reason.
 
     """
-    cells = line.split(",")
+    cells = [cell.strip() for cell in (next(csv.reader([line])) if '"' in line else line.split(","))]
     roles = layout.roles
     if len(cells) != len(roles):
         raise BadRow(f"{len(cells)} columns where {len(roles)} are expected")
@@ -147,16 +161,3 @@ def _row_of(texts: dict[Role, str], symbol: str) -> Row:
         time_ms_of(integer(texts[Role.TIME], "time")),
         time_ms_of(integer(texts[Role.RECEIVE], "receive time"), "receive time") if Role.RECEIVE in texts else -1,
     )
-
-
-def split_cells(line: str, count: int) -> Sequence[str]:
-    """The cells of a row that must have `count` of them.
-
-    Raises:
-        BadRow: it has another number.
-
-    """
-    cells = line.split(",")
-    if len(cells) != count:
-        raise BadRow(f"{len(cells)} columns where {count} are expected")
-    return cells

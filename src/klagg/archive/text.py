@@ -83,6 +83,18 @@ def _zip_blocks(path: Path) -> Iterator[bytes]:
                 yield block
 
 
+def member_name(path: Path) -> str:
+    """The name of the one file in a zip; nothing where it is none."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return ""
+        with zipfile.ZipFile(path) as pack:
+            names = pack.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return ""
+    return names[0] if len(names) == 1 else ""
+
+
 def _plain_blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):

@@ -8,6 +8,7 @@ from pathlib import Path
 from klagg.archive.chunk import Counts, TradeChunk, TradeFile
 from klagg.archive.csv_chunks import CsvRows
 from klagg.archive.message_chunks import MessageRows
+from klagg.archive.names import refuse_microseconds, refuse_other_market
 from klagg.archive.recognise import Recognised, recognise
 from klagg.errors import FileFormatError, UsageError
 from klagg.model import Market
@@ -62,7 +63,11 @@ class TradeReader:
 
 
 def open_trades(
-    path: str | os.PathLike[str], *, market: Market | None = None, symbol: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    market: Market | None = None,
+    symbol: str | None = None,
+    insists: bool = True,
 ) -> TradeReader:
     """The reader of a file of trades: recognised by its content, unpacked where it is gzip, zip or zstd.
 
@@ -70,6 +75,7 @@ def open_trades(
         path: the file.
         market: the market its trades are to be taken for; refused where the file says that it is of the other.
         symbol: the symbol where the rows do not say it; where they do, others are passed over and counted.
+        insists: whether somebody chose the market, see `read_klines`.
 
     Raises:
         UsageError: no such file; rows without a symbol and none given; another market than the file's.
@@ -82,6 +88,10 @@ def open_trades(
         raise FileFormatError(f"{path}: the file holds klines, not trades: klagg backfill reads it")
     if market is not None and isinstance(file.market, Market) and file.market is not market:
         raise UsageError(f"{path}: the trades are of {file.market}, not {market}: give --market {file.market}")
+    if market is not None:
+        refuse_other_market(Path(path), symbol or (file.symbols[0] if file.symbols else ""), market)
+        if market is Market.USDM and not insists and recognised.first_time:
+            refuse_microseconds(Path(path), recognised.first_time, market)
     says_symbol = file.kind == "ws" if recognised.layout is None else recognised.layout.says_symbol
     if symbol is None and not says_symbol:
         if not file.symbols:

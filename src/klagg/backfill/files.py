@@ -14,6 +14,7 @@ from os import PathLike
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from klagg.archive import KlineReader, TradeReader
 from klagg.backfill.differences import at_one_scale, matched, same_numbers
@@ -29,6 +30,8 @@ from klagg.replay.known import Known
 from klagg.replay.tapes import Tapes, begins
 from klagg.store import SqliteStore
 
+log = structlog.get_logger()
+
 FileProgress = Callable[[int, int, FileSummary], None]
 """Told (files done, files, what they brought so far)."""
 
@@ -43,6 +46,7 @@ def backfill_files(
     symbol: str | None = None,
     wants: Callable[[str], bool] = lambda _symbol: True,
     progress: FileProgress | None = None,
+    insists: bool = True,
 ) -> FileSummary:
     """Files of klines, aggregate trades and trades, in any order, into the database.
 
@@ -58,6 +62,7 @@ def backfill_files(
         symbol: see `files`.
         wants: which symbols are wanted; others are passed over.
         progress: told after each file.
+        insists: whether somebody chose the market, see `archive.read_klines`.
 
     Raises:
         FileFormatError | UsageError: a file cannot be read; nothing of it was written, the files before it stay.
@@ -65,7 +70,7 @@ def backfill_files(
 
     """
     started = time.perf_counter()
-    sources = open_sources(files, market=market, symbol=symbol, wants=wants)
+    sources = open_sources(files, market=market, symbol=symbol, wants=wants, insists=insists)
     chosen = {*store.intervals(market), *intervals, MINUTE, *(reader.interval for reader in sources.klines)}
     work = _Files(store, market, tuple(sorted(chosen, key=lambda one: one.code)), at_ms, wants, progress)
     try:
@@ -99,6 +104,7 @@ class _Files:
 
     def run(self, sources: Sources) -> None:
         self.summary.other_symbols = sources.other_symbols
+        self.summary.other_markets = sources.other_markets
         total = len(sources.trades) + len(sources.klines)
         tapes = Tapes(self._intervals, self._take)
         name = ""
@@ -134,14 +140,36 @@ class _Files:
             self._taken.clear()
             raise
         self.summary.trades += reader.rows
+        self.summary.taken[f"{self._market} {reader.file.kind}"] += 1
         self._commit(reader.file.path.name)
 
     def _klines(self, reader: KlineReader) -> None:
         self.summary.checksums += verify_checksum(reader.path)
-        self._taken[reader.symbol] = list(reader)
-        self.summary.rows += reader.rows
-        self.summary.off_grid += reader.off_grid
+        candles = reader.whole()
+        self._taken[reader.symbol] = [candles] if len(candles) else []
+        self._note(reader)
         self._commit(reader.path.name)
+
+    def _note(self, reader: KlineReader) -> None:
+        summary = self.summary
+        summary.rows += reader.rows
+        summary.off_grid += reader.off_grid
+        summary.repeated += reader.repeated
+        summary.contradicting += len(reader.contradicting)
+        summary.broken_minutes += reader.broken_minutes
+        summary.unproven += reader.unproven_ms is not None
+        summary.taken[
+            f"{self._market} {'1s klines, folded to minutes' if reader.seconds else f'{reader.interval} klines'}"
+        ] += 1
+        if reader.contradicting:
+            log.warning(
+                "backfill.file_contradicts_itself",
+                file=str(reader.path),
+                symbol=reader.symbol,
+                interval=reader.interval.name,
+                candles=len(reader.contradicting),
+                first_open_ms=reader.contradicting[0],
+            )
 
     def _commit(self, source: str) -> None:
         """Write what one file brought, and fold its parents."""

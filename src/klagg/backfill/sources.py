@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from klagg.archive import KlineReader, TradeReader, open_trades, read_klines, recognise
-from klagg.archive.names import archive_name
+from klagg.archive.names import archive_name, market_of_path
 from klagg.errors import FileFormatError, UsageError
 from klagg.model import Market
 
@@ -47,15 +47,21 @@ def find_files(names: Iterable[str]) -> list[Path]:
 
 @dataclass(slots=True)
 class Sources:
-    """Readers of the files; `other_symbols` counts those passed over since their name is of a symbol not wanted."""
+    """Readers of the files; those whose name is of a symbol not wanted, or whose path is of another market, are passed over and counted."""
 
     klines: list[KlineReader] = field(default_factory=list)
     trades: list[TradeReader] = field(default_factory=list)
     other_symbols: int = 0
+    other_markets: int = 0
 
 
 def open_sources(
-    files: Iterable[str | PathLike[str]], *, market: Market, symbol: str | None, wants: Callable[[str], bool]
+    files: Iterable[str | PathLike[str]],
+    *,
+    market: Market,
+    symbol: str | None,
+    wants: Callable[[str], bool],
+    insists: bool,
 ) -> Sources:
     """Look at the first lines of every file.
 
@@ -64,22 +70,29 @@ def open_sources(
         market: what they are taken for; a file that says it is of another is refused.
         symbol: of files that do not say it.
         wants: which symbols are wanted.
+        insists: whether somebody chose the market.
 
     Raises:
-        FileFormatError | UsageError: one cannot be read, or does not say what is needed.
+        FileFormatError | UsageError: one cannot be read, does not say what is needed, or is of another market (where all are).
 
     """
     sources = Sources()
-    for path in map(Path, files):
+    paths = list(map(Path, files))
+    others = [path for path in paths if market_of_path(path) not in {None, market}]
+    if len(others) < len(paths):
+        # A mirror of the archive has the markets side by side.
+        sources.other_markets = len(others)
+        paths = [path for path in paths if path not in others]
+    for path in paths:
         name = archive_name(path)
         if name is not None and not wants(name.symbol):
             sources.other_symbols += 1
             continue
         said = name.symbol if name is not None else symbol
         if recognise(path).file.kind == "klines":
-            sources.klines.append(read_klines(path, market=market, symbol=said))
+            sources.klines.append(read_klines(path, market=market, symbol=said, insists=insists))
         else:
-            sources.trades.append(open_trades(path, market=market, symbol=said))
+            sources.trades.append(open_trades(path, market=market, symbol=said, insists=insists))
     return sources
 
 

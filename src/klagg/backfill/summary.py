@@ -66,8 +66,11 @@ class FileSummary:
 
     `rows` are klines, `trades` trades read; `written` candles that are new or better than what was there, `equal` those that
     were there already, `refused` those the database knew better; `filled` minutes that files of klines lack; `off_grid` rows
-    that open at no candle's open; `checksums` files that a checksum beside them was held to; `tally` what became of trades,
-    `passed_over` the other messages of recordings, `other_symbols` files of symbols not wanted.
+    that open at no candle's open; `repeated` rows told twice; `contradicting` candles of which one file has different rows, and
+    `unproven` last candles of files that may still have been running: neither is verified; `broken_minutes` that klines of a second
+    do not fill; `checksums` files that a checksum beside them was held to; `tally` what became of trades, `passed_over` the other
+    messages of recordings, `other_symbols` and `other_markets` files of those that are not wanted; `taken` files by what they were
+    taken for.
     """
 
     files: int = 0
@@ -79,16 +82,22 @@ class FileSummary:
     folded: int = 0
     filled: int = 0
     off_grid: int = 0
+    repeated: int = 0
+    contradicting: int = 0
+    unproven: int = 0
+    broken_minutes: int = 0
     checksums: int = 0
     other_symbols: int = 0
+    other_markets: int = 0
     seconds: float = 0.0
+    taken: Counter[str] = field(default_factory=Counter)
     tally: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
     differences: Differences = field(default_factory=Differences)
 
     def report(self) -> dict[str, object]:
         """All of it, as JSON has it."""
-        tallies = {"tally": dict(self.tally), "passed_over": dict(self.passed_over)}
+        tallies = {"taken": dict(self.taken), "tally": dict(self.tally), "passed_over": dict(self.passed_over)}
         return _plain(self) | tallies | {"differences": self.differences.report()}
 
 

@@ -63,7 +63,7 @@ def backfill(
             return _by_rest(settings, start or f"-{settings.history}", end, again=again, as_json=json_)
         if again:
             raise UsageError("--again is for --from rest: files are always compared with what is there")
-        return _from_files(settings, from_, start, end, as_json=json_)
+        return _from_files(settings, from_, start, end, as_json=json_, insists=market is not None)
     except KeyboardInterrupt:
         print("klagg: interrupted: what was brought stays, and the same command goes on from there", file=sys.stderr)
         raise
@@ -102,7 +102,9 @@ def _by_rest(settings: "Settings", start: str, end: str | None, *, again: bool, 
     return 1 if summary.refused_symbols else 0
 
 
-def _from_files(settings: "Settings", names: list[str], start: str | None, end: str | None, *, as_json: bool) -> int:
+def _from_files(
+    settings: "Settings", names: list[str], start: str | None, end: str | None, *, as_json: bool, insists: bool
+) -> int:
     if start is not None or end is not None:
         raise UsageError("--start and --end are for --from rest: archive files are read whole")
     from klagg.backfill import find_files
@@ -121,13 +123,26 @@ def _from_files(settings: "Settings", names: list[str], start: str | None, end: 
             else:
                 lines.tell(done, total, rate, 0, spent_s / done * (total - done))
 
-        summary = backfill_from_files(settings, files, host_now_ms(), progress)
+        summary = backfill_from_files(settings, files, host_now_ms(), progress, insists=insists)
     if as_json:
         print(json.dumps(summary.report()))
         return 0
     rate = (summary.rows + summary.trades) / summary.seconds if summary.seconds else 0
     print(f"files               {summary.files:,} ({summary.checksums:,} held to their checksum)")
+    if summary.taken:
+        print(f"taken as            {', '.join(f'{count:,} of {what}' for what, count in summary.taken.items())}")
     print(f"klines              {summary.rows:,} ({summary.off_grid:,} off the grid left out)")
+    for count, what in (
+        (summary.repeated, "rows told twice, taken once"),
+        (summary.contradicting, "candles with different rows in one file: not verified until the exchange has spoken"),
+        (
+            summary.unproven,
+            "last candles of files that may still have been running: not verified until the exchange has spoken",
+        ),
+        (summary.broken_minutes, "minutes left out that their seconds do not fill"),
+    ):
+        if count:
+            print(f"                    {count:,} {what}")
     print(f"trades              {summary.trades:,}")
     print(f"rate                {rate:,.0f} rows a second, {summary.seconds:.1f} s")
     print(f"candles written     {summary.written:,}")
@@ -139,6 +154,8 @@ def _from_files(settings: "Settings", names: list[str], start: str | None, end: 
         print(f"passed over         {count:,} {name}")
     if summary.other_symbols:
         print(f"passed over         {summary.other_symbols:,} files of other symbols")
+    if summary.other_markets:
+        print(f"passed over         {summary.other_markets:,} files whose path says another market")
     _print_differences(summary.differences)
     return 0
 

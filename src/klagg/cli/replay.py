@@ -36,7 +36,9 @@ def replay(
     chosen = settings.one_market
     named = None if symbol is None else parse_symbol(symbol, chosen)
     for file in files:
-        open_trades(file, market=chosen, symbol=named)  # what is no recording is said before a database is made
+        open_trades(
+            file, market=chosen, symbol=named, insists=market is not None
+        )  # what is no recording is said before a database is made
     with filling(settings.db) as store, progress_bar("files") as tell:
 
         def progress(done: int, total: int, trades: int) -> None:

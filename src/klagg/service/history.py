@@ -123,7 +123,12 @@ async def _delisted(rest: RestClient, wanted: SymbolFilter, listed: Collection[s
 
 
 def backfill_from_files(
-    settings: Settings, files: Sequence[Path], at_ms: int, progress: FileProgress | None = None
+    settings: Settings,
+    files: Sequence[Path],
+    at_ms: int,
+    progress: FileProgress | None = None,
+    *,
+    insists: bool = True,
 ) -> FileSummary:
     """Read files of klines and trades into the database; one name in the setting `symbols` is also that of files without one.
 
@@ -145,4 +150,5 @@ def backfill_from_files(
             symbol=None if chosen.wants_all else only,
             wants=chosen.wants,
             progress=progress,
+            insists=insists,
         )
