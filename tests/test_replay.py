@@ -5,6 +5,7 @@ import gzip
 import sqlite3
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
 from klagg import fixed
@@ -90,7 +91,7 @@ def write_archive(folder, day_ms, name, rows):
     return path
 
 
-def test_an_archive_file_covers_its_whole_day(tmp_path, store):
+def test_the_name_of_a_file_is_no_evidence_of_what_it_covers(tmp_path, store):
     rows = [
         (100, "5.1", "2", 90_000, "true"),
         (101, "5.20", "1", 150_000, "false"),
@@ -99,24 +100,34 @@ def test_an_archive_file_covers_its_whole_day(tmp_path, store):
     path = write_archive(tmp_path, DAY, "2024-09-01", rows)
     replay([path], market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
     minutes = store.read(1, MINUTE, 0, 1 << 60)
-    assert len(minutes) == 1_440
-    assert minutes["open_ms"][0] == DAY
-    traded = minutes["trades"] > 0
-    assert traded.sum() == 3
-    assert set(minutes["origin"][traded].tolist()) == {int(Origin.TRADES)}
-    assert set(minutes["origin"][~traded].tolist()) == {int(Origin.FLAT)}
-    day = store.read(1, BY_NAME["1d"], 0, 1 << 60)
-    assert (day["origin"][0], day["trades"][0]) == (Origin.TRADES, 3)
+    assert minutes["open_ms"].tolist() == list(range(DAY + MINUTE_MS, DAY + 7_260_000, MINUTE_MS))
+    assert minutes["origin"][[0, 1, -1]].tolist() == [Origin.PARTIAL, Origin.TRADES, Origin.PARTIAL]
+    assert set(minutes["origin"][2:-1].tolist()) == {int(Origin.FLAT)}
+    assert len(store.read(1, BY_NAME["1d"], 0, 1 << 60)) == 0
 
 
-def test_ids_chain_across_neighbouring_files(tmp_path, store):
-    first = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", DAY_MS - 10_000, "true")])
-    second = write_archive(tmp_path, DAY + DAY_MS, "2024-09-02", [(101, "5.2", "2", 5_000, "true")])
-    summary = replay([second, first], market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
-    minutes = store.read(1, MINUTE, DAY + DAY_MS - MINUTE_MS, DAY + DAY_MS + MINUTE_MS)
-    assert minutes["origin"].tolist() == [Origin.TRADES, Origin.TRADES]
-    assert len(store.read(1, MINUTE, 0, 1 << 60)) == 2_880
-    assert summary.tally["holes"] == 0
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("together", [True, False])
+def test_ids_chain_across_neighbouring_files(tmp_path, store, order, together):
+    first = write_archive(
+        tmp_path, DAY, "2024-09-01", [(99, "5", "1", 0, "true"), (100, "5.1", "2", DAY_MS - 130_000, "true")]
+    )
+    rows = [(101, "5.2", "2", 125_000, "true"), (102, "5.2", "2", 300_000, "true")]
+    second = write_archive(tmp_path, DAY + DAY_MS, "2024-09-02", rows)
+    files = [(first, second)[at] for at in order]
+    for call in [files] if together else [[file] for file in files]:
+        replay(call, market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert (np.diff(minutes["open_ms"]) == MINUTE_MS).all()
+    inside = minutes[(minutes["open_ms"] > DAY) & (minutes["open_ms"] < DAY + DAY_MS + 300_000)]
+    traded = inside["trades"] > 0
+    if together or order == (0, 1):
+        # The second day's first minute is proven by what is stored; the first day's last one by a file that comes with it, or later.
+        assert inside["origin"][inside["open_ms"] == DAY + DAY_MS + 120_000].tolist() == [Origin.TRADES]
+    if together:
+        assert set(inside["origin"][traded].tolist()) == {int(Origin.TRADES)}
+        assert set(inside["origin"][~traded].tolist()) == {int(Origin.FLAT)}
+    assert minutes["origin"][0] == minutes["origin"][-1] == Origin.PARTIAL
 
 
 def test_ids_that_do_not_chain_between_neighbouring_days_prove_nothing_around_their_turn(tmp_path, store):
@@ -126,11 +137,44 @@ def test_ids_that_do_not_chain_between_neighbouring_days_prove_nothing_around_th
     whole = write_archive(tmp_path, DAY + DAY_MS, "2024-09-02", rows)
     replay([cut_off, whole], market=Market.USDM, intervals=parse_intervals(["1d"]), store=store)
     minutes = store.read(1, MINUTE, 0, 1 << 60)
-    assert len(minutes) == 2_880
+    assert (np.diff(minutes["open_ms"]) == MINUTE_MS).all()
     hole = (minutes["open_ms"] >= DAY + 7_200_000) & (minutes["open_ms"] <= DAY + DAY_MS + 3_600_000)
     assert set(minutes["origin"][hole].tolist()) == {int(Origin.FILLED), int(Origin.PARTIAL)}
-    assert set(minutes["origin"][~hole].tolist()) == {int(Origin.FLAT), int(Origin.TRADES)}
-    assert set(store.read(1, BY_NAME["1d"], 0, 1 << 60)["origin"].tolist()) == {int(Origin.PARTIAL)}
+    assert set(minutes["origin"][~hole][1:-1].tolist()) == {int(Origin.FLAT)}
+
+
+def test_a_new_numbering_is_another_life_and_nothing_is_made_between(tmp_path, store):
+    first = write_archive(tmp_path, DAY, "2024-09-01", [(900 + n, "5.1", "2", n * 30_000, "true") for n in range(9)])
+    later_ms = DAY + 11 * DAY_MS
+    later = write_archive(tmp_path, later_ms, "2024-09-12", [(n + 1, "7.5", "2", n * 30_000, "true") for n in range(9)])
+    for calls in ([[first, later]], [[first], [later]]):
+        for files in calls:
+            replay(files, market=Market.USDM, intervals=parse_intervals(["1h"]), store=store)
+        minutes = store.read(1, MINUTE, 0, 1 << 60)
+        assert minutes["open_ms"].tolist() == [at + n * MINUTE_MS for at in (DAY, later_ms) for n in range(5)]
+        ends = np.isin(minutes["open_ms"], [DAY, DAY + 4 * MINUTE_MS, later_ms, later_ms + 4 * MINUTE_MS])
+        assert set(minutes["origin"][ends].tolist()) == {int(Origin.PARTIAL)}
+        assert set(minutes["origin"][~ends].tolist()) == {int(Origin.TRADES)}
+        assert [life.retired_ms for life in store.lives(1)] == [DAY + 5 * MINUTE_MS, None]
+
+
+def test_a_trade_of_unknown_kind_or_amount_leaves_its_minute_unproven(tmp_path, store):
+    rows = [(100 + n, "5.1", "0" if n == 7 else "2", n * 20_000, "true") for n in range(20)]
+    replay(
+        [write_archive(tmp_path, DAY, "part", rows)],
+        market=Market.USDM,
+        intervals=(MINUTE,),
+        store=store,
+        symbol="NEARUSDT",
+    )
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert minutes["origin"].tolist() == [
+        Origin.PARTIAL,
+        *[Origin.TRADES],
+        Origin.PARTIAL,
+        *[Origin.TRADES] * 3,
+        Origin.PARTIAL,
+    ]
 
 
 def dump(store):
@@ -182,16 +226,16 @@ def test_the_last_trade_may_be_the_first_of_its_minute(tmp_path, store):
 
 
 @pytest.mark.parametrize("days_between", [1, 4])
-def test_a_day_without_a_file_takes_nothing_from_the_one_before(tmp_path, store, days_between):
+def test_a_day_without_a_file_is_filled_and_queued(tmp_path, store, days_between):
     first = write_archive(tmp_path, DAY, "2024-09-01", [(100, "5.1", "2", 3_600_000, "true")])
     later_ms = DAY + (days_between + 1) * DAY_MS
     later = write_archive(tmp_path, later_ms, f"2024-09-0{days_between + 2}", [(900, "5.2", "2", 5_000, "true")])
     replay([first, later], market=Market.USDM, intervals=parse_intervals([]), store=store)
-    minutes = store.read(1, MINUTE, DAY, DAY + DAY_MS)
-    assert len(minutes) == 1_440
-    assert set(minutes["origin"].tolist()) == {int(Origin.FLAT), int(Origin.TRADES)}
-    between = store.read(1, MINUTE, DAY + DAY_MS, later_ms)
-    assert set(between["origin"].tolist()) <= {int(Origin.FILLED)}
+    minutes = store.read(1, MINUTE, 0, 1 << 60)
+    assert (np.diff(minutes["open_ms"]) == MINUTE_MS).all()
+    assert minutes["origin"][[0, -1]].tolist() == [Origin.PARTIAL] * 2
+    assert set(minutes["origin"][1:-1].tolist()) == {int(Origin.FILLED)}
+    assert len(store.unverified(Market.USDM, before_ms=1 << 60, urgent=True, limit=99_999)) == len(minutes)
 
 
 def test_a_file_named_after_a_day_that_begins_before_it_covers_nothing(tmp_path, store):
@@ -203,9 +247,9 @@ def test_a_file_named_after_a_day_that_begins_before_it_covers_nothing(tmp_path,
 
 
 @pytest.mark.parametrize("files", ["one", "two"])
-def test_recordings_far_apart_are_not_filled_between(tmp_path, store, files):
+def test_recordings_far_apart_are_one_gap_on_record(tmp_path, store, files):
     first, second = tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl.gz"
-    for path, a, t in ((first, 1, DAY + 1_000), (second, 900, DAY + 40 * DAY_MS + 1_000)):
+    for path, a, t in ((first, 1, DAY + 1_000), (second, 900, DAY + 60 * DAY_MS + 1_000)):
         with gzip.open(path, "wt") as file:
             file.write(f'{{"a":{a},"p":"5.1","q":"1","f":{a},"l":{a},"T":{t},"m":true}}\n')
     if files == "one":
@@ -213,5 +257,6 @@ def test_recordings_far_apart_are_not_filled_between(tmp_path, store, files):
     recordings = [first, second] if files == "two" else [first]
     replay(recordings, market=Market.USDM, intervals=parse_intervals([]), store=store, symbol="NEARUSDT")
     minutes = store.read(1, MINUTE, 0, 1 << 60)
-    assert minutes["open_ms"].tolist() == [DAY, DAY + 40 * DAY_MS]
+    assert minutes["open_ms"].tolist() == [DAY, DAY + 60 * DAY_MS]
+    assert [(gap.start_ms, gap.end_ms) for gap in store.gaps(Market.USDM)] == [(DAY + MINUTE_MS, DAY + 60 * DAY_MS)]
     assert set(minutes["origin"].tolist()) == {int(Origin.PARTIAL)}

@@ -257,12 +257,12 @@ def test_trades_recorded_late_and_twice_find_their_candles(seed, tmp_path):
 
 def test_what_is_no_market_trade_keeps_the_ids_whole_and_is_in_no_candle(tmp_path):
     trades = make_trades(8, single=True)
-    others = {trades[i].agg_id: kind for i, kind in ((20, "INSURANCE_FUND"), (120, ""), (121, "ADL"), (300, "MARKET"))}
+    others = {trades[i].agg_id: kind for i, kind in ((20, "INSURANCE_FUND"), (120, ""), (121, "ADL"), (300, "NA"))}
     messages = []
     for t in trades:
         message = trade_message(t)
         if t.agg_id in others:
-            message |= {"X": others[t.agg_id], "p": "0" if others[t.agg_id] == "MARKET" else "9999"}
+            message |= {"X": others[t.agg_id], "p": "0" if others[t.agg_id] == "NA" else "9999"}
         messages.append(json.dumps(message))
     path = tmp_path / "recording"
     path.write_text("\n".join(messages) + "\n")
@@ -272,7 +272,7 @@ def test_what_is_no_market_trade_keeps_the_ids_whole_and_is_in_no_candle(tmp_pat
 
 
 def test_several_symbols_in_one_recording_keep_apart(tmp_path):
-    """The thin one's minutes are flat as long as the recording goes on; a last one without evidence is `filled`."""
+    """Each has its own ids: after its last one nothing is proven of the thin one, though the recording goes on."""
     trades = make_trades(11, single=False)
     thin = [t for t in make_trades(12, single=False, count=3) if t.time_ms < trades[-1].time_ms]
     messages = [(t.time_ms, json.dumps(agg_message(t))) for t in trades]
@@ -286,9 +286,9 @@ def test_several_symbols_in_one_recording_keep_apart(tmp_path):
     store.close()
     assert_true(minutes, trades)
     assert {int(c["open_ms"]): numbers_of(c) for c in thins if c["trades"]} == candles_of(thin)
-    assert thins["open_ms"][-1] == minutes["open_ms"][-1]
-    assert thins["origin"][-1] == Origin.FILLED
-    assert set(thins["origin"][2:-1].tolist()) == {int(Origin.FLAT)}
+    assert thins["open_ms"][-1] == MINUTE.open_at(thin[-1].time_ms)
+    assert thins["origin"][[0, -1]].tolist() == [Origin.PARTIAL] * 2
+    assert set(thins["origin"][1:-1].tolist()) <= {int(Origin.FLAT), int(Origin.TRADES)}
 
 
 def test_neighbouring_files_in_any_order_and_overlapping_are_one_recording(tmp_path):

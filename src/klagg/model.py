@@ -114,7 +114,10 @@ class TradeKind(IntEnum):
 
     MARKET = 0
     OTHER = 1
-    """Not a market trade (insurance fund, ADL, zero price or quantity): it advances the ids and belongs to no candle."""
+    """Not a market trade (insurance fund, ADL): it advances the ids and belongs to no candle."""
+    UNPROVEN = 2
+    """Of a kind that klagg does not know, or with its amount missing: whether it belongs to its candle nobody can say. It counts as an
+    id that was not seen, so that its minute is not proven."""
 
 
 CANDLE: Final = np.dtype(

@@ -24,6 +24,9 @@ EVIDENT: Final = (Origin.FLAT, Origin.TRADES)
 """Standing on evidence that no trade is missing; what the owner made itself, and may take back."""
 LEISURE: Final = (*EVIDENT, Origin.EXCHANGE)
 """Compared with the exchange at leisure."""
+NO_MARKET_ORDERS: Final = ("", "NA", "INSURANCE_FUND", "ADL")
+"""The order types (`X`) of trades that the exchange's candles leave out: recordings show it. Of any other but `MARKET` (`RPI`, say)
+nobody here knows, so its minute is not proven."""
 FINAL: Final = Origin.UNMATCHED
 """The exchange has no candle for that time: nothing is asked for again, though its own candle would be taken."""
 

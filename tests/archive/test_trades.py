@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from klagg.archive import CHUNK_ROWS, coverage, open_trades
+from klagg.archive import CHUNK_ROWS, open_trades
 from klagg.errors import FileFormatError, UsageError
 from klagg.model import Market, TradeKind
 
@@ -233,7 +233,7 @@ def test_rest_rows_as_one_array(tmp_path: Path) -> None:
 def test_negative_ids_of_removed_trades_are_taken(tmp_path: Path) -> None:
     text = "7,0.00000000,0.00000000,-1,-1,1723161256322,True,True\n"
     path = write(tmp_path / "BTCUSDT-aggTrades-2018-02.csv", text)
-    assert row_of(path) == (0, 0, 0, 1, TradeKind.OTHER, 7, 0, 0, -1, -1, 1_723_161_256_322)
+    assert row_of(path) == (0, 0, 0, 1, TradeKind.UNPROVEN, 7, 0, 0, -1, -1, 1_723_161_256_322)
 
 
 def test_recorder_csv_of_several_symbols_and_events(tmp_path: Path) -> None:
@@ -274,14 +274,3 @@ def test_usage(tmp_path: Path) -> None:
         open_trades(write(tmp_path / "x.jsonl", WS_TRADE), market=Market.SPOT)
     with pytest.raises(FileFormatError, match="klines, not trades"):
         open_trades(write(tmp_path / "k.csv", "1723161240000,1,1,1,1,2,1723161299999,2,1,0,0,0\n"))
-
-
-def test_coverage() -> None:
-    day = (1_723_075_200_000, 1_723_161_600_000)
-    assert coverage(Path("/a/BTCUSDT-aggTrades-2024-08-08.zip")) == day
-    assert coverage(Path("BTCUSDT-trades-2024-08-08.csv.gz")) == day
-    assert coverage(Path("BTCUSDT-1m-2024-02.csv")) == (1_706_745_600_000, 1_709_251_200_000)
-    assert coverage(Path("币安人生USDT-1mo-2024-12.zip")) == (1_733_011_200_000, 1_735_689_600_000)
-    assert coverage(Path("usdm_BTCUSDT-trades-2024-08-08.csv")) is None
-    assert coverage(Path("BTCUSDT-trades-2024-13-08.csv")) is None
-    assert coverage(Path("trades.csv")) is None

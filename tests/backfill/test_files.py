@@ -108,7 +108,8 @@ def test_files_of_trades_cover_their_days_and_their_ids_chain(store, truth, tmp_
         minutes = store.read(one.id, BY_NAME["1m"], 0, LAST)
         assert minutes["open_ms"].tolist() == list(range(MONDAY, MONDAY + 2 * DAY, MINUTE))
         flat = np.isin(minutes["open_ms"], quiet)
-        assert set(minutes["origin"][~flat].tolist()) == {int(Origin.TRADES)}
+        assert minutes["origin"][[0, -1]].tolist() == [Origin.PARTIAL] * 2, "before the first id and after the last"
+        assert set(minutes["origin"][~flat][1:-1].tolist()) == {int(Origin.TRADES)}
         assert set(minutes["origin"][flat].tolist()) == {int(Origin.FLAT)}
         # The last close runs on over the quiet turn of the day: the files are one recording.
         assert set(minutes["open"][flat].tolist()) == {int(minutes["close"][1_439])}
@@ -153,7 +154,7 @@ def test_aggregates_and_single_trades_of_a_day_are_two_sources_not_one_recording
     assert summary.differences.candles == 0
     minutes = store.read(1, BY_NAME["1m"], 0, LAST)
     assert len(minutes) == 1_440
-    assert set(minutes["origin"].tolist()) == {int(Origin.TRADES)}
+    assert set(minutes["origin"][1:-1].tolist()) == {int(Origin.TRADES)}
     assert set(minutes["trades"].tolist()) == {4}
 
 
@@ -265,7 +266,7 @@ def test_a_broken_file_of_trades_leaves_what_came_before_it_whole(store, truth, 
     assert len(left["AAAUSDT", "1m"]) == 1_440
     alone.close()
     bring(store, [files[0], write_trades(tmp_path, truth, "AAAUSDT", 1)])
-    assert {origin for _, origin, *_ in content(store)["AAAUSDT", "1m"]} == {int(Origin.TRADES)}
+    assert {origin for _, origin, *_ in content(store)["AAAUSDT", "1m"][1:-1]} == {int(Origin.TRADES)}
 
 
 def test_folders_globs_and_filters_by_symbol(store, truth, tmp_path):

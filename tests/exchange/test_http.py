@@ -176,7 +176,7 @@ async def test_aggregate_trades_are_asked_for_by_id_and_read(venue: Venue, rig: 
     trades = await rig.rest.agg_trades("AUSDT", from_id=7)
     assert venue.calls[-1][1] == {"symbol": "AUSDT", "fromId": "7", "limit": "1000"}
     assert trades["agg_id"].tolist() == [7, 8]
-    assert trades["kind"].tolist() == [TradeKind.MARKET, TradeKind.OTHER]
+    assert trades["kind"].tolist() == [TradeKind.MARKET, TradeKind.UNPROVEN]
     assert (trades[0]["price"], trades[0]["price_scale"], trades[0]["last_id"]) == (15, 1, 22)
 
 

@@ -65,8 +65,6 @@ def test_symbols_need_not_be_ascii() -> None:
         ({"X": "MARKET"}, TradeKind.MARKET),
         ({"X": "INSURANCE_FUND"}, TradeKind.OTHER),
         ({"X": "NA"}, TradeKind.OTHER),
-        ({"p": "0.00"}, TradeKind.OTHER),
-        ({"q": "0"}, TradeKind.OTHER),
     ],
 )
 def test_what_is_no_market_trade_keeps_its_id_only(changes: dict, kind: TradeKind) -> None:
@@ -77,6 +75,9 @@ def test_what_is_no_market_trade_keeps_its_id_only(changes: dict, kind: TradeKin
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"p": "0.00"}, "X p q"),
+        ({"q": "0"}, "X p q"),
+        ({"X": "RPI"}, "X p q"),
         ({"s": "ETHUSDT"}, "s"),
         ({"s": "btcusdt"}, "s"),
         ({"p": "-5"}, "p"),

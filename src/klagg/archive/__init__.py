@@ -1,11 +1,10 @@
 """Readers of trade and kline files: archives of the exchange, and recordings of its streams.
 
-`open_trades` and `read_klines` are the ways in; `coverage` tells what time an official archive file covers whole.
+`open_trades` and `read_klines` are the ways in.
 """
 
 from klagg.archive.chunk import CHUNK_ROWS, TradeChunk, TradeFile
 from klagg.archive.klines import KlineReader, read_klines
-from klagg.archive.names import coverage
 from klagg.archive.recognise import recognise
 from klagg.archive.trades import TradeReader, open_trades
 
@@ -15,7 +14,6 @@ __all__ = [
     "TradeChunk",
     "TradeFile",
     "TradeReader",
-    "coverage",
     "open_trades",
     "read_klines",
     "recognise",

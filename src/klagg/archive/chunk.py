@@ -52,12 +52,13 @@ class TradeChunk:
 class Counts:
     """What was read so far.
 
-    `rows` are trades handed on, `not_market` those among them that are no market trades, `passed_over` the messages of
-    each other type.
+    `rows` are trades handed on, `not_market` those among them that are no market trades, `unproven` those of a kind that klagg does
+    not know or with an amount missing, `passed_over` the messages of each other type.
     """
 
     rows: int = 0
     not_market: int = 0
+    unproven: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
     symbol_names: list[str] = field(default_factory=list)
 
@@ -65,6 +66,7 @@ class Counts:
         """Count trades that are handed on."""
         self.rows += len(trades)
         self.not_market += int(np.count_nonzero(trades["kind"] == TradeKind.OTHER))
+        self.unproven += int(np.count_nonzero(trades["kind"] == TradeKind.UNPROVEN))
 
 
 def blank_rows() -> tuple[Trades, Ints, Ints]:

@@ -221,7 +221,8 @@ def parse_rows(
             elif role == _ORDER_TYPE:
                 end = _skip(buf, pos)
                 if end >= 0 and not _matches(buf, pos, end, names, lengths, 0):
-                    kind = 1
+                    # Of another kind: the plain parser knows which.
+                    end = -1
                 pos = end
             elif role == _EVENT:
                 end = _skip(buf, pos)
@@ -282,7 +283,7 @@ def parse_rows(
             state[ROWS] = row
             return True
         if price == 0 or qty == 0:
-            kind = 1
+            kind = 2
         out[row].slot = slot
         out[row].kind = kind
         out[row].agg_id = agg_id

@@ -11,15 +11,18 @@ import numpy.typing as npt
 from klagg.archive import kernels
 from klagg.archive.chunk import CHUNK_ROWS, OTHER_SYMBOL, Counts, TradeChunk
 from klagg.archive.messages import OTHER, PassedOver, Payload, array_rows, decode_line, is_url
-from klagg.archive.rows import MAX_ID, BadRow, exact, time_ms_of
+from klagg.archive.rows import MAX_ID, BadRow, exact, time_ms_of, trade_kind
 from klagg.archive.text import line_blocks
 from klagg.errors import FileFormatError
-from klagg.model import TRADE, Ints
+from klagg.model import TRADE, Ints, TradeKind
 
 _MAX_ARRAY_BYTES: Final = 256 << 20
 """One JSON array must be in memory whole; a larger one is refused."""
-_MARKET_ORDER: Final = ("MARKET", msgspec.UNSET)
-"""The order types of a market trade; spot and aggregate trades have no such field."""
+
+
+def _kind(order_type: str | msgspec.UnsetType | None) -> TradeKind:
+    """What an order type says of a trade; spot and aggregate trades have none."""
+    return TradeKind.MARKET if order_type is msgspec.UNSET else trade_kind(1, 1, order_type or "")
 
 
 class _Columns:
@@ -30,7 +33,7 @@ class _Columns:
         self.received_ms: list[int] = []
         self.prices: list[str] = []
         self.quantities: list[str] = []
-        self.integers: list[tuple[int, int, int, int, int, bool, bool]] = []
+        self.integers: list[tuple[int, int, int, int, int, bool, int]] = []
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -142,9 +145,7 @@ class MessageRows:
             slot = self._slots[symbol] = len(self._counts.symbol_names)
             self._counts.symbol_names.append(symbol)
         time_ms = row.time if 10**12 <= row.time < 10**13 else time_ms_of(row.time, "time T")
-        columns.integers.append(
-            (slot, agg_id, first_id, last_id, time_ms, row.buyer_is_maker, row.order_type not in _MARKET_ORDER)
-        )
+        columns.integers.append((slot, agg_id, first_id, last_id, time_ms, row.buyer_is_maker, _kind(row.order_type)))
         columns.prices.append(row.price)
         columns.quantities.append(row.qty)
         columns.received_ms.append(received_ms)
@@ -162,7 +163,8 @@ class MessageRows:
 
         trades["price"], trades["price_scale"] = _decimals(columns.prices, "price p", fail)
         trades["qty"], trades["qty_scale"] = _decimals(columns.quantities, "quantity q", fail)
-        trades["kind"] |= (trades["price"] == 0) | (trades["qty"] == 0)
+        lacking = (trades["kind"] == TradeKind.MARKET) & ((trades["price"] == 0) | (trades["qty"] == 0))
+        trades["kind"][lacking] = TradeKind.UNPROVEN
         self._counts.take(trades)
         received = np.array(columns.received_ms, np.int64)
         has_received = bool((received >= 0).any())

@@ -31,8 +31,6 @@ class ArchiveName:
     interval: Interval | None
     start_ms: int
     end_ms: int
-    official: bool
-    """Whether it is exactly as the exchange spells it; a name with a market before it may be somebody's excerpt."""
 
 
 def archive_name(path: Path) -> ArchiveName | None:
@@ -54,13 +52,7 @@ def archive_name(path: Path) -> ArchiveName | None:
         return None
     start_ms = int(start.timestamp()) * 1000
     end_ms = start_ms + DAY_MS if match["day"] else BY_NAME["1M"].next_open(start_ms)
-    return ArchiveName(match["symbol"].upper(), kind, interval, start_ms, end_ms, official=match["prefix"] is None)
-
-
-def coverage(path: Path) -> tuple[int, int] | None:
-    """The day or month `[start_ms, end_ms)` that an official archive file covers whole, or None for any other file."""
-    name = archive_name(path)
-    return (name.start_ms, name.end_ms) if name is not None and name.official else None
+    return ArchiveName(match["symbol"].upper(), kind, interval, start_ms, end_ms)
 
 
 # What a path says of its file

@@ -9,6 +9,7 @@ from klagg import fixed
 from klagg.archive.layout import Layout, Role
 from klagg.errors import NumberError
 from klagg.model import TradeKind
+from klagg.rules import NO_MARKET_ORDERS
 
 TRADE_EVENTS: Final = {"trade", "aggTrade"}
 MAX_ID: Final = 2**63 - 1
@@ -106,9 +107,11 @@ def _boolean(text: str) -> bool:
     return known
 
 
-def trade_kind(price: int, qty: int, order_type: str | None) -> TradeKind:
-    """Whether a trade is a market trade: it has a price and a quantity, and an order type, where given, of `MARKET`."""
-    return TradeKind.MARKET if price and qty and order_type == "MARKET" else TradeKind.OTHER
+def trade_kind(price: int, qty: int, order_type: str) -> TradeKind:
+    """What a trade is: its order type is one that klagg knows, and a market trade has a price and a quantity."""
+    if order_type in NO_MARKET_ORDERS:
+        return TradeKind.OTHER
+    return TradeKind.MARKET if price and qty and order_type == "MARKET" else TradeKind.UNPROVEN
 
 
 def parse_row(line: str, layout: Layout, symbol: str) -> Row | str:

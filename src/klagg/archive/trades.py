@@ -38,6 +38,11 @@ class TradeReader:
         return self._counts.not_market
 
     @property
+    def unproven(self) -> int:
+        """Those of a kind that klagg does not know, or with an amount missing: their minutes are not proven."""
+        return self._counts.unproven
+
+    @property
     def passed_over(self) -> Counter[str]:
         """Messages that are no trades, by type (and trades of `other symbol`s where one was asked for)."""
         return self._counts.passed_over

@@ -18,14 +18,15 @@ import structlog
 
 from klagg.archive import KlineReader, TradeReader
 from klagg.backfill.differences import at_one_scale, matched, same_numbers
-from klagg.backfill.gaps import find_gaps
 from klagg.backfill.parents import fold_brought, fold_missing
 from klagg.backfill.patience import patiently_blocking
 from klagg.backfill.sources import Sources, open_sources, verify_checksum
 from klagg.backfill.summary import FileSummary
+from klagg.gaps import APART, find_gaps
 from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
-from klagg.model import Candles, Flag, Market, Origin
+from klagg.model import Candles, Flag, Gap, Market, no_candles
 from klagg.refold import Span, refold
+from klagg.replay.chain import Chain
 from klagg.replay.known import Known
 from klagg.replay.tapes import Tapes, begins
 from klagg.store import SqliteStore
@@ -99,6 +100,8 @@ class _Files:
         self._progress = progress
         self._known = Known(store, market, at_ms)
         self._taken: dict[str, list[Candles]] = {}
+        self._breaks: dict[str, list[tuple[int, int]]] = {}
+        """By symbol, the times between two of its lives that the trades showed."""
         self._spans: dict[tuple[int, int], list[tuple[int, int, str]]] = {}
         """By instrument and interval, which opens a file of this call brought."""
 
@@ -106,7 +109,8 @@ class _Files:
         self.summary.other_symbols = sources.other_symbols
         self.summary.other_markets = sources.other_markets
         total = len(sources.trades) + len(sources.klines)
-        tapes = Tapes(self._intervals, self._take)
+        tapes = Tapes(self._intervals, self._take, Chain(self._store, self._market))
+        self._breaks = tapes.breaks
         name = ""
         try:
             for reader in sorted(sources.trades, key=begins):
@@ -140,6 +144,7 @@ class _Files:
             self._taken.clear()
             raise
         self.summary.trades += reader.rows
+        self.summary.unproven_trades += reader.unproven
         self.summary.taken[f"{self._market} {reader.file.kind}"] += 1
         self._commit(reader.file.path.name)
 
@@ -207,15 +212,27 @@ class _Files:
             opens = rows["open_ms"][accepted & (rows["interval"] == code)]
             self._spans.setdefault((number, code), []).append((int(opens.min()), int(opens.max()) + 1, source))
         minutes = candles["open_ms"][candles["interval"] == MINUTE.code]
-        if len(minutes) and (np.diff(minutes) != MINUTE_MS).any():
-            gaps = find_gaps(self._store, number, start_ms, end_ms, Origin.FILLED)
-            self.summary.filled += int(self._write(number, gaps).sum())
+        filled = self._fill(symbol, number, start_ms, end_ms) if len(minutes) else no_candles()
+        if len(filled):
+            start_ms = min(start_ms, int(filled["open_ms"][0]))
+            end_ms = max(end_ms, int(filled["open_ms"][-1]) + MINUTE_MS)
         elif len(minutes) == len(rows) and accepted.all():
             self.summary.folded += fold_brought(self._store, number, self._intervals, rows, closed_upto_ms)
             return
         span = Span(number, start_ms, end_ms)
         refolded = refold(self._store, [span], self._intervals, closed_upto_ms, numbers_changed=False)
         self.summary.folded += len(refolded.candles)
+
+    def _fill(self, symbol: str, number: int, start_ms: int, end_ms: int) -> Candles:
+        """Make what lies between what was brought and what is there: those that were taken."""
+        for ended_ms, begun_ms in self._breaks.pop(symbol, ()):
+            self._store.begin_life(number, ended_ms, begun_ms)
+        gaps = find_gaps(self._store, number, start_ms, end_ms)
+        for from_ms, to_ms in gaps.apart:
+            self._store.record_gap(Gap(self._market, symbol, from_ms, to_ms, APART), self._at_ms)
+        filled: Candles = gaps.filled[self._write(number, gaps.filled)]
+        self.summary.filled += len(filled)
+        return filled
 
     def _write(self, number: int, rows: Candles) -> npt.NDArray[np.bool_]:
         return self._store.write(np.full(len(rows), number, np.int64), rows).accepted

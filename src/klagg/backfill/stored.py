@@ -7,10 +7,10 @@ import numpy as np
 
 from klagg import rules
 from klagg.backfill.differences import matched
-from klagg.backfill.gaps import find_gaps
 from klagg.backfill.parents import fold_missing
 from klagg.backfill.plan import Day
 from klagg.backfill.summary import BackfillSummary
+from klagg.gaps import find_gaps
 from klagg.interval import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, Flag, Instrument, Market, Origin
 from klagg.refold import Refolded, Span, refold
@@ -103,7 +103,7 @@ class Stored:
     def fill_gaps(self, instrument_id: int) -> None:
         """Put candles where there are none between others, so that the series has no hole: `filled`, and so in the queue."""
         store = self._store
-        gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms, Origin.FILLED)
+        gaps = find_gaps(store, instrument_id, self._start_ms, self._end_ms).filled
         if len(gaps) == 0:
             return
         with self._store.transaction():

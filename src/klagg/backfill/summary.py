@@ -67,7 +67,8 @@ class FileSummary:
     `rows` are klines, `trades` trades read; `written` candles that are new or better than what was there, `equal` those that
     were there already, `refused` those the database knew better; `filled` minutes that files of klines lack; `off_grid` rows
     that open at no candle's open; `repeated` rows told twice; `contradicting` candles of which one file has different rows, and
-    `unproven` last candles of files that may still have been running: neither is verified; `broken_minutes` that klines of a second
+    `unproven` last candles of files that may still have been running: neither is verified; `unproven_trades` of a kind that klagg does
+    not know or with an amount missing: their minutes are not proven; `broken_minutes` that klines of a second
     do not fill; `checksums` files that a checksum beside them was held to; `tally` what became of trades, `passed_over` the other
     messages of recordings, `other_symbols` and `other_markets` files of those that are not wanted; `taken` files by what they were
     taken for.
@@ -85,6 +86,7 @@ class FileSummary:
     repeated: int = 0
     contradicting: int = 0
     unproven: int = 0
+    unproven_trades: int = 0
     broken_minutes: int = 0
     checksums: int = 0
     other_symbols: int = 0

@@ -139,6 +139,7 @@ def _from_files(
             summary.unproven,
             "last candles of files that may still have been running: not verified until the exchange has spoken",
         ),
+        (summary.unproven_trades, "trades of unknown kind or amount: their minutes are not proven"),
         (summary.broken_minutes, "minutes left out that their seconds do not fill"),
     ):
         if count:

@@ -45,7 +45,7 @@ def parse_rows(body: bytes, _asked_ms: int) -> Trades:
         for at, row in enumerate(rows):
             price, price_scale = mantissa_and_scale(row.p)
             qty, qty_scale = mantissa_and_scale(row.q)
-            kind = TradeKind.MARKET if price and qty else TradeKind.OTHER
+            kind = TradeKind.MARKET if price and qty else TradeKind.UNPROVEN
             trades[at] = (0, price_scale, qty_scale, row.m, kind, row.a, price, qty, row.f, row.l, row.T)
     except (msgspec.MsgspecError, NumberError, UnicodeDecodeError, OverflowError) as error:
         raise MalformedMessage(f"aggregate trades cannot be read ({error})") from error

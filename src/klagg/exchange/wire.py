@@ -17,6 +17,7 @@ from klagg.exchange.decimals import mantissa_and_scale
 from klagg.exchange.klines import candle_fields
 from klagg.interval import MINUTE
 from klagg.model import CANDLE, TRADE, Candles, Flag, Origin, Source, TradeKind, Trades
+from klagg.rules import NO_MARKET_ORDERS
 
 MAX_REJECTED: Final = 64
 """Rejections of one batch kept with their reason; a feed gone mad is counted, not stored."""
@@ -228,8 +229,10 @@ class _Batch:
             raise _Refusal("no trade time", symbol, "T", event.T)
         if event.m is None:
             raise _Refusal("no maker side", symbol, "m")
-        is_market = price > 0 and qty > 0 and (event.X is None or event.X == _MARKET_ORDER)
-        kind = TradeKind.MARKET if is_market else TradeKind.OTHER
+        kind = TradeKind.OTHER if event.X in NO_MARKET_ORDERS else TradeKind.MARKET
+        if kind is TradeKind.MARKET and (event.X not in (None, _MARKET_ORDER) or price <= 0 or qty <= 0):
+            # Not taken as seen: its id is missing, so that its minute is not proven.
+            raise _Refusal("a trade of unknown kind or amount", symbol, "X p q", (event.X, event.p, event.q))
         ids_and_time = (trade_id, price, qty, first_id, last_id, event.T)
         return (slot, price_scale, qty_scale, event.m, kind, *ids_and_time)
 

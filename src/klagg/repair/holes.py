@@ -15,7 +15,7 @@ from klagg.exchange import aggtrades
 from klagg.exchange.budget import Purpose
 from klagg.exchange.rest import RestClient
 from klagg.interval import MINUTE_MS
-from klagg.model import Market, Trades
+from klagg.model import Market, TradeKind, Trades
 
 LATE_MS: Final = 1_000
 """A hole this young may be filled by trades that are merely late."""
@@ -61,5 +61,6 @@ class Holes:
         self.asked += 1
         self._used += aggtrades.WEIGHT[self._market]
         rows = await self._rest.agg_trades(symbol, from_id=hole.first_id, limit=hole.end_id - hole.first_id)
-        found: Trades = rows[(rows["agg_id"] >= hole.first_id) & (rows["agg_id"] < hole.end_id)]
+        inside = (rows["agg_id"] >= hole.first_id) & (rows["agg_id"] < hole.end_id)
+        found: Trades = rows[inside & (rows["kind"] != TradeKind.UNPROVEN)]
         return found

@@ -12,6 +12,7 @@ from klagg.engine.engine import Engine
 from klagg.engine.state import HOLE_PATIENCE_MS
 from klagg.interval import MINUTE, MINUTE_MS, Interval
 from klagg.model import LAST_TRADE, TRADE, Origin, TradeKind, Trades, no_candles
+from klagg.replay.chain import Before
 
 SLICE_MS: Final = 32 * MINUTE_MS
 """Trades applied at a time reach over no more than this, so that no minute leaves the engine's memory uncollected."""
@@ -20,25 +21,26 @@ SLICE_MS: Final = 32 * MINUTE_MS
 class Tape:
     """One symbol's engine and how far its recording has come."""
 
-    def __init__(self, intervals: Sequence[Interval], first: Trades, covered_ms: int | None) -> None:
+    def __init__(self, intervals: Sequence[Interval], first: Trades, before: Before) -> None:
         self.engine = Engine(intervals, capacity=1)
         self.witnesses = 0
-        self.covered_to_ms: int | None = None
-        """Up to where an archive file covers its time whole, if the last file read does."""
         self.last_id = int(first["agg_id"]) - 1
-        self.last_ms = self.alive_ms = first_ms = int(first["time_ms"])
-        boundary_ms = MINUTE.open_at(first_ms)
-        covered = covered_ms is not None and covered_ms <= boundary_ms
-        # Ids begin at 0 or 1 with the listing, before which there is nothing.
-        if covered_ms is not None and covered and self.last_id > 0:
-            boundary_ms = covered_ms
-        price_scale, qty_scale = int(first["price_scale"]), int(first["qty_scale"])
-        self.slot = self.engine.add(price_scale, qty_scale, boundary_ms, int(first["price"]), Origin.FILLED)
+        self.last_trade_id = int(first["first_id"]) - 1
+        """The id of the last trade, which an aggregate's own is not."""
+        self.last_ms = first_ms = int(first["time_ms"])
+        self.began_ms = boundary_ms = MINUTE.open_at(first_ms)
+        covered = False
+        price, scale, qty_scale = int(first["price"]), int(first["price_scale"]), int(first["qty_scale"])
+        if before.covered_ms is not None:
+            covered, boundary_ms = True, before.covered_ms
+            wide = max(scale, before.price_scale)
+            price, scale = before.close * 10 ** (wide - before.price_scale), wide
+        self.slot = self.engine.add(scale, qty_scale, boundary_ms, price, Origin.FILLED)
         if covered:
-            before = np.zeros(1, LAST_TRADE)[0]
-            before["agg_id"], before["time_ms"] = self.last_id, boundary_ms - 1
-            before["price"], before["price_scale"] = first["price"], first["price_scale"]
-            self.engine.restore(self.slot, no_candles(), before)
+            last = np.zeros(1, LAST_TRADE)[0]
+            last["agg_id"], last["time_ms"] = self.last_id, boundary_ms - 1
+            last["price"], last["price_scale"] = price, scale
+            self.engine.restore(self.slot, no_candles(), last)
         self.sight(boundary_ms if covered else boundary_ms + MINUTE_MS)
 
     def copied(self) -> "Tape":
@@ -59,10 +61,23 @@ class Tape:
         """Apply trades, the time going with them."""
         now_ms = int(trades["time_ms"].max())
         trades["slot"] = self.slot
-        self.engine.apply(trades, max(now_ms, self.last_ms))
+        jumps = np.flatnonzero(np.diff(trades["agg_id"]) > 1) + 1
+        for piece in np.split(trades, jumps) if len(jumps) else (trades,):
+            self._apply_run(piece)
         self.last_ms = max(self.last_ms, now_ms)
         self.last_id = max(self.last_id, int(trades["agg_id"].max()))
+        self.last_trade_id = max(self.last_trade_id, int(trades["last_id"].max()))
         self.engine.expire_holes(self.last_ms)
+
+    def _apply_run(self, trades: Trades) -> None:
+        """Apply trades of ids that run on. In a recording the ids before them that are not there will not come any more."""
+        now_ms = max(self.last_ms, int(trades["time_ms"].max()))
+        first_ms = max(self.last_ms, int(trades["time_ms"][0]))
+        if len(trades) > 1 and int(trades["agg_id"][0]) > self.last_id + 1:
+            self.engine.apply(trades[:1], first_ms)
+            self.engine.expire_holes(first_ms + HOLE_PATIENCE_MS)
+            trades = trades[1:]
+        self.engine.apply(trades, now_ms)
 
     def advance(self, boundary_ms: int) -> None:
         """Close what ends by then."""
@@ -88,16 +103,14 @@ class Tape:
         last["agg_id"], last["time_ms"] = self.last_id, end_ms - 1
         self.engine.restore(self.slot, no_candles(), last)
 
-    def lose(self) -> int:
-        """The recording goes no further: what an archive file covers to its end is proven; from when on nothing is known."""
-        covered_to_ms, self.covered_to_ms = self.covered_to_ms, None
-        since_ms = max(self.last_ms, self.alive_ms)
-        if covered_to_ms is not None and covered_to_ms > self.last_ms:
+    def lose(self, until_ms: int | None = None) -> None:
+        """The recording goes no further: from its last trade on nothing is known, or from `until_ms` on, where no id is between."""
+        if until_ms is not None and until_ms > self.last_ms:
             self.prove()
-            self.advance(covered_to_ms)
-            since_ms = covered_to_ms
-        self.engine.blind([self.slot], since_ms)
-        return since_ms
+            self.advance(until_ms)
+            self.engine.blind([self.slot], until_ms)
+        else:
+            self.engine.blind([self.slot], self.last_ms)
 
     def tally(self) -> Counter[str]:
         """What became of the recording's own trades."""

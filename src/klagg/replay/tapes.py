@@ -10,17 +10,18 @@ from typing import Final
 
 import numpy as np
 
-from klagg.archive import TradeChunk, TradeReader, coverage
+from klagg.archive import TradeChunk, TradeReader
 from klagg.archive.chunk import FileKind
-from klagg.archive.order import BrokenTime, InOrder
+from klagg.archive.order import RENUMBERING_MS, BrokenTime, InOrder
 from klagg.errors import FileFormatError
 from klagg.interval import DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.model import Candles, TradeKind, Trades
+from klagg.replay.chain import NOTHING, Chain
 from klagg.replay.tape import SLICE_MS, Tape
 
 NEIGHBOUR_MS: Final = DAY_MS
-"""Trades later than this after the one before, their ids not following, are another recording: nothing is filled in
-between."""
+"""Trades later than this after the one before, their ids not following, are another recording: what lies between is filled in the
+database."""
 
 _Key = tuple[FileKind, str]
 """Kind of file and symbol."""
@@ -30,9 +31,15 @@ Deliver = Callable[[str, Candles], None]
 
 
 class Tapes:
-    """The recordings of a market, symbol by symbol; ids chain across the files that `file` is given, oldest first."""
+    """The recordings of a market, symbol by symbol.
 
-    def __init__(self, intervals: Sequence[Interval], deliver: Deliver) -> None:
+    What they cover is told by ids alone: within a file, across the files that `file` is given, oldest first, and to the candles
+    that the database holds (`chain`). `breaks` are the times between two lives of a symbol, `[end_ms, begin_ms)`, whose numberings
+    are not one: nothing is made for these.
+    """
+
+    def __init__(self, intervals: Sequence[Interval], deliver: Deliver, chain: Chain | None = None) -> None:
+        self.breaks: dict[str, list[tuple[int, int]]] = {}
         self.symbols: set[str] = set()
         self.passed_over: Counter[str] = Counter()
         self.tally: Counter[str] = Counter()
@@ -40,6 +47,7 @@ class Tapes:
         self.trades = 0
         self._intervals = tuple(intervals)
         self._deliver = deliver
+        self._chain = chain
         self._tapes: dict[_Key, Tape] = {}
         self._before: dict[_Key, Tape | None] = {}
         """The tapes that the file under way has touched, as they were before it."""
@@ -75,33 +83,32 @@ class Tapes:
             self._end(key, tape)
 
     def _file(self, reader: TradeReader) -> None:
-        covered = coverage(reader.file.path)
         orders: dict[_Key, InOrder] = {}
         begun: set[_Key] = set()
         try:
             for chunk in reader:
-                for symbol, trades in _by_symbol(chunk):
-                    key = reader.file.kind, symbol
-                    order = orders.setdefault(key, InOrder())
-                    self._play(key, order.take(trades), covered, begun)
+                for symbol, told in _by_symbol(chunk):
+                    # What may or may not belong to its candle counts as an id that was not seen.
+                    trades = told[told["kind"] != TradeKind.UNPROVEN]
+                    if len(trades):
+                        key = reader.file.kind, symbol
+                        self._play(key, orders.setdefault(key, InOrder()).take(trades), begun)
             for key, order in orders.items():
-                self._play(key, order.flush(), covered, begun)
+                self._play(key, order.flush(), begun)
         except BrokenTime as error:
             line = _line_of(reader, error.agg_id)
             raise FileFormatError(f"{reader.file.path}: line {line}: {error}") from error
-        end_ms = max((self._tapes[key].last_ms for key in begun), default=0)
         for key in begun:
             tape = self._tapes[key]
-            tape.alive_ms, tape.covered_to_ms = end_ms, None if covered is None else covered[1]
-            tape.advance(MINUTE.open_at(end_ms))
+            tape.advance(MINUTE.open_at(tape.last_ms))
             self._collect(key, tape)
 
-    def _play(self, key: _Key, runs: Iterable[Trades], covered: tuple[int, int] | None, begun: set[_Key]) -> None:
+    def _play(self, key: _Key, runs: Iterable[Trades], begun: set[_Key]) -> None:
         """Apply trades of one recording, in the order of their ids; `begun` are those that the file has begun."""
         for run in runs:
             cuts = np.flatnonzero(np.diff(run["time_ms"] // SLICE_MS)) + 1
             for piece in np.split(run, cuts) if len(cuts) else (run,):
-                tape = self._tape(key, piece, covered, new=key not in begun)
+                tape = self._tape(key, piece, new=key not in begun)
                 if tape is None:
                     continue
                 begun.add(key)
@@ -111,29 +118,35 @@ class Tapes:
                 tape.apply(piece)
                 self._collect(key, tape)
 
-    def _tape(self, key: _Key, trades: Trades, covered: tuple[int, int] | None, *, new: bool) -> Tape | None:
+    def _tape(self, key: _Key, trades: Trades, *, new: bool) -> Tape | None:
         """The tape of a recording, going on or begun; None before its first market trade."""
         tape = self._tapes.get(key)
         if key not in self._before:
             self._before[key] = None if tape is None else tape.copied()
+        ended_ms = None
         if tape is not None:
-            first_ms = int(trades["time_ms"][0])
-            follows = int(trades["agg_id"].min()) <= tape.last_id + 1
-            if follows or first_ms - tape.last_ms <= NEIGHBOUR_MS:
+            first_ms, first_id = int(trades["time_ms"][0]), int(trades["agg_id"].min())
+            anew = first_id <= tape.last_id and first_ms > tape.last_ms + RENUMBERING_MS
+            follows = first_id <= tape.last_id + 1
+            if not anew and (follows or first_ms - tape.last_ms <= NEIGHBOUR_MS):
                 if new and not follows:
-                    if covered is not None and covered[0] == tape.covered_to_ms:
-                        # Neighbouring days whose ids do not chain: one of the files lacks trades, wherever it says it ends.
-                        tape.covered_to_ms = None
-                    lost_ms = tape.lose()
-                    tape.advance(MINUTE.open_at(max(first_ms, lost_ms)))
+                    tape.lose()
+                    tape.advance(MINUTE.open_at(first_ms))
                     tape.sight(MINUTE.open_at(first_ms) + MINUTE_MS)
                 return tape
+            ended_ms = MINUTE.open_at(tape.last_ms) + MINUTE_MS if anew else None
             self._end(key, tape)
         market_trades = np.flatnonzero((trades["kind"] == TradeKind.MARKET) & (trades["price"] > 0))
         if not len(market_trades):
             return None
         first = trades[market_trades[0]]
-        tape = self._tapes[key] = Tape(self._intervals, first, covered[0] if covered else None)
+        before = NOTHING
+        if self._chain is not None and market_trades[0] == 0:
+            before = self._chain.before(key[1], int(first["first_id"]), int(first["time_ms"]))
+        ended_ms = before.anew_since_ms if ended_ms is None else ended_ms
+        if ended_ms is not None:
+            self.breaks.setdefault(key[1], []).append((ended_ms, MINUTE.open_at(int(first["time_ms"]))))
+        tape = self._tapes[key] = Tape(self._intervals, first, before)
         return tape
 
     def _collect(self, key: _Key, tape: Tape) -> None:
@@ -142,8 +155,12 @@ class Tapes:
             self._deliver(key[1], candles)
 
     def _end(self, key: _Key, tape: Tape) -> None:
-        """Close a recording's last minute: `partial` (`filled` without trades), or proven where an archive file covers it."""
-        if tape.lose() <= max(tape.last_ms, tape.alive_ms):
+        """Close a recording's last minute: proven where the database goes on with the next id, else `partial`."""
+        until_ms = None
+        if self._chain is not None:
+            until_ms = self._chain.after(key[1], tape.last_trade_id, tape.last_ms)
+        tape.lose(until_ms)
+        if until_ms is None:
             tape.advance(tape.engine.minute_ms(tape.slot) + MINUTE_MS)
         self._collect(key, tape)
         self.tally.update(tape.tally())
@@ -151,12 +168,12 @@ class Tapes:
 
 
 def begins(reader: TradeReader) -> tuple[int, Path]:
-    """When a recording begins, for the order of files."""
-    covered = coverage(reader.file.path)
-    if covered is not None:
-        return covered[0], reader.file.path
-    chunk = next(iter(reader), None)
-    return (int(chunk.trades["time_ms"][0]) if chunk is not None else 0), reader.file.path
+    """When a recording begins, for the order of files; one that is broken at its beginning comes last, and is named when it is read."""
+    try:
+        chunk = next(iter(reader), None)
+    except FileFormatError:
+        return 1 << 62, reader.file.path
+    return (int(chunk.trades["time_ms"].min()) if chunk is not None else 0), reader.file.path
 
 
 def _by_symbol(chunk: TradeChunk) -> Iterator[tuple[str, Trades]]:

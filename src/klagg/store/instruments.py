@@ -105,6 +105,25 @@ def _put_one(database: Database, instrument: Instrument, known: StoredInstrument
     return known.id, listed_ms
 
 
+def begin_life(database: Database, instrument_id: int, ended_ms: int, begun_ms: int) -> None:
+    """Say that an instrument's trades of before `ended_ms` and those from `begun_ms` on are of two lives.
+
+    Only where its present life holds both: what the exchange's list told of its lives stands.
+    """
+    with database.transaction():
+        row = database.one(
+            "SELECT number, listed_ms, retired_ms FROM life WHERE instrument = ? ORDER BY number DESC LIMIT 1",
+            (instrument_id,),
+        )
+        if row is None or row[1] > ended_ms or (row[2] is not None and row[2] < begun_ms):
+            return
+        database.execute(
+            "UPDATE life SET retired_ms = ? WHERE instrument = ? AND number = ?", (ended_ms, instrument_id, row[0])
+        )
+        database.execute("INSERT INTO life VALUES (?, ?, ?, ?)", (instrument_id, row[0] + 1, begun_ms, row[2]))
+        database.execute("UPDATE instrument SET listed_ms = ? WHERE id = ?", (begun_ms, instrument_id))
+
+
 def widen(database: Database, instrument_id: int, price_scale: int, qty_scale: int) -> None:
     """Make room for the digits of candles from elsewhere; what the exchange's list said is untouched."""
     with database.transaction():

@@ -134,6 +134,10 @@ class SqliteStore:
         """The listings of an instrument, oldest first."""
         return instruments.lives(self._database, instrument_id)
 
+    def begin_life(self, instrument_id: int, ended_ms: int, begun_ms: int) -> None:
+        """Say that trades before `ended_ms` and from `begun_ms` on, whose ids are of two numberings, are of two lives."""
+        instruments.begin_life(self._database, instrument_id, ended_ms, begun_ms)
+
     def set_intervals(self, market: Market, intervals: Iterable[Interval]) -> None:
         """Say which intervals a market keeps."""
         instruments.put_intervals(self._database, market, intervals)
