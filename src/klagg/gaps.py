@@ -1,4 +1,4 @@
-"""Minutes that are not there between others: a series is a run without holes, whatever order its parts came in."""
+"""Candles that are not there between others: a series is a run without holes, whatever order its parts came in."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from klagg.interval import DAY_MS, MINUTE, MINUTE_MS
+from klagg.interval import DAY_MS, MINUTE, Interval
 from klagg.model import CANDLE, Candles, Flag, Origin, no_candles
 from klagg.store import SqliteStore
 
@@ -26,23 +26,24 @@ class Gaps:
     apart: list[tuple[int, int]]
 
 
-def find_gaps(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int) -> Gaps:
-    """What is not there between the stored minutes of `[start_ms, end_ms)`, the one before and the one after included.
+def find_gaps(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int, interval: Interval = MINUTE) -> Gaps:
+    """What is not there between the stored candles of `[start_ms, end_ms)`, the one before and the one after included.
 
     `filled`: nothing is known of them, so that the exchange is asked. Nothing is made between two lives of a symbol.
     """
     filled: list[Candles] = []
     apart: list[tuple[int, int]] = []
     between = _between_lives(store, instrument_id)
-    for before, open_ms in _holes(store, instrument_id, start_ms, end_ms):
-        from_ms = int(before["open_ms"]) + MINUTE_MS
+    for before, open_ms in _holes(store, instrument_id, start_ms, end_ms, interval):
+        from_ms = interval.next_open(int(before["open_ms"]))
         if any(from_ms < last_ms and first_ms < open_ms for first_ms, last_ms in between):
             continue
         if open_ms - from_ms > MOST_MS:
             apart.append((from_ms, open_ms))
             continue
-        gap = np.zeros((open_ms - from_ms) // MINUTE_MS, CANDLE)
-        gap["open_ms"] = np.arange(from_ms, open_ms, MINUTE_MS)
+        opens = list(interval.opens(from_ms, open_ms))
+        gap = np.zeros(len(opens), CANDLE)
+        gap["open_ms"], gap["interval"] = opens, interval.code
         gap["origin"], gap["flags"] = Origin.FILLED, Flag.CLOSED
         for name in ("price_scale", "qty_scale"):
             gap[name] = before[name]
@@ -53,14 +54,19 @@ def find_gaps(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int
     return Gaps(np.concatenate(filled) if filled else no_candles(), apart)
 
 
-def _holes(store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int) -> Iterator[tuple[np.void, int]]:
-    """Each stored minute that the next one does not follow, and the open of that one."""
-    last = store.read(instrument_id, MINUTE, 0, start_ms, 1, descending=True)
-    after = store.read(instrument_id, MINUTE, end_ms, 1 << 62, 1)
-    for piece in (*store.iter_read(instrument_id, MINUTE, start_ms, end_ms), after):
+def _holes(
+    store: SqliteStore, instrument_id: int, start_ms: int, end_ms: int, interval: Interval
+) -> Iterator[tuple[np.void, int]]:
+    """Each stored candle that the next one does not follow, and the open of that one."""
+    last = store.read(instrument_id, interval, 0, start_ms, 1, descending=True)
+    after = store.read(instrument_id, interval, end_ms, 1 << 62, 1)
+    longest_ms = interval.step_ms or 28 * DAY_MS
+    for piece in (*store.iter_read(instrument_id, interval, start_ms, end_ms), after):
         rows = np.concatenate([last, piece])
-        for at in np.flatnonzero(np.diff(rows["open_ms"]) > MINUTE_MS).tolist():
-            yield rows[at], int(rows["open_ms"][at + 1])
+        for at in np.flatnonzero(np.diff(rows["open_ms"]) > longest_ms).tolist():
+            open_ms = int(rows["open_ms"][at + 1])
+            if interval.next_open(int(rows["open_ms"][at])) < open_ms:
+                yield rows[at], open_ms
         last = rows[-1:]
 
 

@@ -211,6 +211,9 @@ class _Files:
         for code in np.unique(rows["interval"][accepted]).tolist():
             opens = rows["open_ms"][accepted & (rows["interval"] == code)]
             self._spans.setdefault((number, code), []).append((int(opens.min()), int(opens.max()) + 1, source))
+        for code in np.unique(candles["interval"][candles["interval"] != MINUTE.code]).tolist():
+            longer = find_gaps(self._store, number, start_ms, end_ms, INTERVALS[code]).filled
+            self.summary.filled += int(self._write(number, longer).sum())
         minutes = candles["open_ms"][candles["interval"] == MINUTE.code]
         filled = self._fill(symbol, number, start_ms, end_ms) if len(minutes) else no_candles()
         if len(filled):

@@ -254,6 +254,7 @@ class _Backfill:
         refolded = await self._call(
             self._stored.fold_open, self._instruments[instrument_id], instrument_id, pieces, held_ms
         )
+        await self._call(self._stored.fill_longer, instrument_id, min([self._start_ms, *opened]))
         if self.on_repaired is not None:
             nothing = np.zeros(0, np.int64)
             for upto_ms, ids, bases in refolded.by_upto():

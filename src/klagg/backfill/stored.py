@@ -111,6 +111,15 @@ class Stored:
             span = Span(instrument_id, int(gaps["open_ms"][0]), int(gaps["open_ms"][-1]) + MINUTE_MS)
             refold(store, [span], self._intervals, self.closed_upto_ms(), numbers_changed=False)
 
+    def fill_longer(self, instrument_id: int, from_ms: int) -> None:
+        """Put longer candles where there are none between others, as `fill_gaps` does minutes."""
+        limit_ms = self.closed_upto_ms() or self._end_ms
+        for interval in self._intervals[1:]:
+            gaps = find_gaps(self._store, instrument_id, from_ms, limit_ms, interval).filled
+            if len(gaps):
+                with self._store.transaction():
+                    self._summary.filled += int(self._put(instrument_id, gaps).accepted.sum())
+
     def unsettled_spans(self, instrument_id: int) -> list[tuple[int, int]]:
         """The minutes between others that the exchange did not give, newest first: from the minute before to the end of the one after.
 
