@@ -69,12 +69,12 @@ def test_csv_with_everything(store: SqliteStore) -> None:
     put(store, candles(1, volume_hi=3, origin=Origin.PARTIAL, flags=Flag.CLOSED))
     assert text(store, full=True) == (
         "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,"
-        "market,symbol,interval,first_trade_id,last_trade_id,closed,origin,verified,revision\n"
+        "market,symbol,interval,first_trade_id,last_trade_id,closed,origin,verified,revision,source\n"
         f"{T0},1.10,1.20,0.09,1.00,3000000000000005.000,{T0 + 59_999},5.50000,4,0.000,0.00000,"
-        "usdm,BTCUSDT,1m,7,10,1,partial,0,0\n"
+        "usdm,BTCUSDT,1m,7,10,1,partial,0,0,\n"
     )
     put(store, candles(1))
-    assert text(store, full=True).splitlines()[1].endswith("usdm,BTCUSDT,1m,7,10,1,exchange,1,1")
+    assert text(store, full=True).splitlines()[1].endswith("usdm,BTCUSDT,1m,7,10,1,exchange,1,1,")
 
 
 def test_jsonl_has_the_same_names_and_texts(store: SqliteStore) -> None:
@@ -118,7 +118,7 @@ def test_columnar(store: SqliteStore, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_number_that_does_not_fit_is_named_and_nothing_is_written(store: SqliteStore, tmp_path: Path) -> None:
-    put(store, candles(2, quote_hi=10**8, price_scale=0, qty_scale=0))
+    put(store, candles(2, quote_hi=10**8, price_scale=0, qty_scale=0, flags=Flag.CLOSED, origin=Origin.TRADES))
     out = tmp_path / "x.parquet"
     with pytest.raises(NumberError, match=r"BTCUSDT 1m 2023-11-15T00:00:00Z: quote_volume 10+550000 does not fit"):
         export(store, Market.USDM, "BTCUSDT", MINUTE, *EVER, format="parquet", out=out)

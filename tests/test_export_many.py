@@ -47,6 +47,7 @@ def candles(start_ms: int, count: int, scales: tuple[int, int], **columns: int) 
         "qty_scale": scales[1],
     }
     numbers = {"open": 123, "high": 130, "low": 110, "close": 123, "volume_lo": 5_000, "quote_lo": 615_000, "trades": 4}
+    numbers |= {"first_id": 7, "last_id": 10}
     for name, value in (facts | numbers | columns).items():
         many[name] = value
     return many
@@ -130,12 +131,13 @@ def test_a_file_is_a_month_sorted_with_its_keys(store: SqliteStore, tmp_path: Pa
         "trades": 4,
         "taker_buy_volume": Decimal(0),
         "taker_buy_quote_volume": Decimal(0),
-        "first_trade_id": 0,
-        "last_trade_id": 0,
+        "first_trade_id": 7,
+        "last_trade_id": 10,
         "closed": True,
         "origin": "exchange",
         "verified": True,
         "revision": 0,
+        "source": "",
         "known_time": None,
     }
     assert ds.dataset(out).to_table().num_rows == pq.read_table(out).num_rows == len(pd.read_parquet(out)) == 15
@@ -200,7 +202,7 @@ def test_as_of_and_unmatched(store: SqliteStore, tmp_path: Path) -> None:
 
 def test_a_number_that_does_not_fit_names_the_series_and_fits_as_text(store: SqliteStore, tmp_path: Path) -> None:
     (number,) = store.put_instruments([Instrument(Market.USDM, "HUGEUSDT", Status.TRADING, 0, 0)], JANUARY).values()
-    put(store, number, candles(FEBRUARY, 1, (0, 0), volume_hi=10**8))
+    put(store, number, candles(FEBRUARY, 1, (0, 0), volume_hi=10**8, flags=Flag.CLOSED, origin=Origin.TRADES))
     with pytest.raises(NumberError, match=r"HUGEUSDT 1m 2024-02-01T00:00:00Z: volume 10+5000 does not fit .*string"):
         run(store, tmp_path / "out")
     assert not any("HUGE" in name for name in files(tmp_path / "out"))

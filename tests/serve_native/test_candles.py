@@ -25,7 +25,7 @@ from serve_native.rig import START_MS, SYMBOLS, Owner, Rig, served
 COLUMNS = (
     *("market", "symbol", "interval", "open_time_ms", "close_time_ms", "open", "high", "low", "close", "volume"),
     *("quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume", "first_trade_id", "last_trade_id"),
-    *("closed", "origin", "verified", "revision"),
+    *("closed", "origin", "verified", "revision", "source"),
 )
 MINUTES = 23
 
@@ -48,8 +48,13 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[Owner, Rig]]:
 
 def stored(owner: Owner, where: str = "1", table: str = "candles") -> list[dict[str, Any]]:
     return owner.rows(
-        f"SELECT {', '.join(COLUMNS)} FROM {table} WHERE closed = 1 AND {where} ORDER BY interval, symbol, open_time_ms"
+        f"SELECT {_columns()} FROM {table} WHERE closed = 1 AND {where} ORDER BY interval, symbol, open_time_ms"
     )
+
+
+def _columns() -> str:
+    """The columns of a view, a source that there is not as the API has it."""
+    return ", ".join("nullif(source, '') AS source" if name == "source" else name for name in COLUMNS)
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,7 +114,8 @@ async def test_as_of_is_what_was_known_then(pair: tuple[Owner, Rig]) -> None:
     for as_of in (START_MS + 12 * MINUTE_MS, *(row["known_ms"] for row in settled), owner.now_ms):
         answer = await rig.get("/v1/candles", symbols="*", intervals="1m,5m", start=START_MS, as_of=as_of)
         then = f"verified_ms BETWEEN 1 AND {as_of} AS verified"
-        columns = ", ".join(then if name == "verified" else name for name in COLUMNS)
+        source = f"iif(verified_ms BETWEEN 1 AND {as_of}, nullif(source, ''), NULL) AS source"
+        columns = ", ".join({"verified": then, "source": source}.get(name, name) for name in COLUMNS)
         known = owner.rows(
             f"SELECT {columns} FROM candle_states "
             f"WHERE known_ms <= {as_of} AND (until_ms IS NULL OR until_ms > {as_of}) ORDER BY interval, symbol, open_time_ms"
@@ -138,7 +144,7 @@ async def test_one_candle_through_time(pair: tuple[Owner, Rig]) -> None:
     open_ms = START_MS + 10 * MINUTE_MS
     answer = await rig.get("/v1/candle", symbol="BTCUSDT", interval="1m", open_time=open_ms)
     states = owner.rows(
-        f"SELECT {', '.join(COLUMNS)}, known_ms, nullif(verified_ms, 0) AS verified_ms FROM candle_states "
+        f"SELECT {_columns()}, known_ms, nullif(verified_ms, 0) AS verified_ms FROM candle_states "
         "WHERE symbol = 'BTCUSDT' AND interval = '1m' AND open_time_ms = ? ORDER BY revision",
         open_ms,
     )

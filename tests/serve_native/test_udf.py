@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from klagg.interval import BY_NAME
+from klagg.serve import udf
 from klagg.serve.native.problem import Problem
 from klagg.serve.udf import RESOLUTIONS, resolution_of
 from serve_native.rig import START_MS, Owner, Rig, served
@@ -65,6 +66,20 @@ async def test_countback_the_running_bar_and_nothing_there(pair: tuple[Owner, Ri
     before = await rig.get("/udf/history", symbol="BTCUSDT", resolution="1", from_=1, to=START_S)
     assert before == {"s": "no_data"}
     assert (await rig.get("/udf/history", 400, symbol="BTCUSDT", resolution="1", to=9))["error"]["parameter"] == "from"
+
+
+async def test_of_more_bars_than_an_answer_holds_the_newest_are_given_and_it_says_so(
+    pair: tuple[Owner, Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rig = pair
+    monkeypatch.setattr(udf, "MOST_LIMIT", 5)
+    asked = {"symbol": "ETHUSDT", "resolution": "1", "to": START_S + 20 * 60}
+    bars = await rig.get("/udf/history", **asked, from_=START_S)
+    assert bars["t"] == [START_S + 60 * n for n in range(15, 20)]
+    assert bars["truncated"] is True
+    for from_s in (START_S + 15 * 60, START_S + 16 * 60):
+        assert "truncated" not in await rig.get("/udf/history", **asked, from_=from_s)
+    assert len((await rig.get("/udf/history", **asked, from_=START_S + 16 * 60))["t"]) == 4
 
 
 def test_resolutions_of_any_length() -> None:

@@ -207,3 +207,13 @@ def test_pushes_that_cannot_be_compared_are_left_to_the_repair(monkeypatch: pyte
     world.worker.sweep()
     world.worker.sweep()
     assert world.recent.counts["symbol.put_aside"] == 1, "the next sweep begins anew"
+
+
+async def test_a_closing_push_that_cannot_be_is_put_aside_on_record() -> None:
+    world = Surroundings()
+    world.core.put_aside(no_candles(1), [(0, "its low is above its high")])
+    batch = world.core.begin_commit(START_MS + MINUTE_MS)
+    (entry,) = batch.quarantined
+    assert (entry.symbol, entry.interval, entry.reason[-4:]) == (world.core.symbol(0), "1m", "high")
+    world.core.commit_done(0, 1)
+    assert world.core.begin_commit(START_MS + MINUTE_MS).quarantined == ()

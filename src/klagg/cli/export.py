@@ -50,7 +50,9 @@ def export(
     format_: Annotated[
         Literal["csv", "jsonl", "parquet", "arrow"], Parameter(name="--format", help="The form of the output.")
     ] = "csv",
-    full: Annotated[bool, flag(help="Add market, symbol, interval, trade ids, origin, verified and revision.")] = False,
+    full: Annotated[
+        bool, flag(help="Add market, symbol, interval, trade ids, origin, verified, revision and source.")
+    ] = False,
     numbers: Annotated[
         Literal["decimal", "float64", "string"],
         Parameter(help="How parquet and arrow have prices and volumes: decimal128(38, 18), floating point, or text."),

@@ -18,6 +18,7 @@ from klagg.export.columns import (
     KEYS,
     NAMES,
     ORIGINS,
+    SOURCES,
     TIMES,
     Numbers,
     Piece,
@@ -33,6 +34,7 @@ _NUMBERS: Final = {"decimal": TYPE, "float64": pa.float64(), "string": pa.string
 _TIME: Final = pa.timestamp("ms", tz="UTC")
 _KEY: Final = pa.dictionary(pa.int32(), pa.string())
 _ORIGINS: Final = pa.array(ORIGINS, pa.string())
+_SOURCES: Final = pa.array(SOURCES, pa.string())
 
 
 def arrow_schema(
@@ -82,6 +84,8 @@ def _array(piece: Piece, series: Series, column: str, numbers: Numbers) -> pa.Ar
         return _decimals(piece.candles, series, column, numbers)
     if column == "origin":
         return _ORIGINS.take(pa.array(piece.candles["origin"]))
+    if column == "source":
+        return _SOURCES.take(pa.array(piece.candles["source"]))
     if column in NAMES:
         return pa.repeat(pa.scalar(series.name(column), pa.string()), len(piece))
     values = integers(piece, series, column)

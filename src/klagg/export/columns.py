@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from klagg.export.decimals import Decimals
 from klagg.interval import MONTH_STEP, Interval
-from klagg.model import Candles, Flag, Ints, Market, Origin
+from klagg.model import Candles, Flag, Ints, Market, Origin, Source
 
 ExportFormat = Literal["csv", "jsonl", "parquet", "arrow"]
 Numbers = Literal["decimal", "float64", "string"]
@@ -21,6 +21,7 @@ _BASE: Final = (
 )
 _MORE: Final = (
     *("market", "symbol", "interval", "first_trade_id", "last_trade_id", "closed", "origin", "verified", "revision"),
+    "source",
 )
 COLUMNS: Final = (*_BASE, "ignore")
 """The columns of csv and jsonl without `full`: the exchange's archive of klines."""
@@ -40,7 +41,7 @@ TYPED_FULL_COLUMNS: Final = _typed(FULL_COLUMNS)
 FRAME_COLUMNS: Final = (
     *("market", "symbol", "interval", "open_time", "close_time", "open", "high", "low", "close", "volume"),
     *("quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume", "first_trade_id", "last_trade_id"),
-    *("closed", "origin", "verified", "revision", "known_time"),
+    *("closed", "origin", "verified", "revision", "source", "known_time"),
 )
 """The columns of frames and of data sets of many series: everything, the keys first."""
 
@@ -56,9 +57,11 @@ DECIMALS: Final = (*_PRICES, *_SUMS)
 TIMES: Final = ("open_time", "close_time", "known_time")
 FLAGS: Final = ("closed", "verified")
 KEYS: Final = ("market", "symbol", "interval")
-NAMES: Final = ("ignore", "market", "symbol", "interval", "origin")
+NAMES: Final = ("ignore", "market", "symbol", "interval", "origin", "source")
 ORIGINS: Final = tuple(origin.label for origin in Origin)
 """The names of origins by their code."""
+SOURCES: Final = tuple(source.label for source in Source)
+"""The names of sources by their code; that of none is empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from typing import IO, Any, Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from klagg.export.columns import DECIMALS, NAMES, ORIGINS, Piece, Series, decimals, integers
+from klagg.export.columns import DECIMALS, NAMES, ORIGINS, SOURCES, Piece, Series, decimals, integers
 from klagg.export.decimals import as_text
 
 _ORIGINS: Final = pa.array(ORIGINS, pa.string())
+_SOURCES: Final = pa.array(SOURCES, pa.string())
 
 
 def write_text(
@@ -45,6 +46,8 @@ def _cells(piece: Piece, series: Series, column: str) -> pa.Array | str:
         return as_text(decimals(piece.candles, column))
     if column == "origin":
         return _ORIGINS.take(pa.array(piece.candles["origin"]))
+    if column == "source":
+        return _SOURCES.take(pa.array(piece.candles["source"]))
     if column in NAMES:
         return series.name(column)
     return pc.cast(pa.array(integers(piece, series, column)), pa.string())

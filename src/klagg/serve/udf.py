@@ -89,6 +89,8 @@ class Bars(Struct, omit_defaults=True):
     c: list[float] = []
     v: list[float] = []
     nextTime: int | None = None  # noqa: N815 - the protocol's name
+    truncated: bool = False
+    """There is room for older bars between `from` and the first of these."""
 
 
 class UdfRoutes:
@@ -219,7 +221,8 @@ class UdfRoutes:
             "/udf/history",
             tags=["udf"],
             summary="Bars",
-            description="Bars that open in [from, to), the running one last; with countback so many before `to`, however far back.",
+            description="Bars that open in [from, to), the running one last; with countback so many before `to`, however far back. "
+            f"Of more than {MOST_LIMIT:,} the newest, and `truncated` says so.",
             responses=answers(Bars, "The bars.", 404, 413),
         )
         async def history(
@@ -247,15 +250,19 @@ class UdfRoutes:
                 [one],
                 [Named(interval.name, Frame(interval))],
                 How(unmatched=False),
-                None if countback is not None or from_ is None else from_ * SECOND_MS,
+                # The newest that fit, up to `to`: a chart asks for the older ones next, and for newer ones never again.
+                None,
                 to * SECOND_MS,
-                countback or MOST_LIMIT,
+                countback or _most_bars(interval, from_ or 0, to),
                 with_open=True,
             )
             async with self._room:
                 found = await self._reader.find(ask)
-                if len(found.table.candles):
-                    return self._room.send(msgspec.json.encode(_bars(found)), MediaType.JSON)
+                bars = _bars(found, 0 if countback is not None else from_ or 0)
+                if bars.t:
+                    older_ms = bars.t[0] * SECOND_MS - (from_ or 0) * SECOND_MS
+                    bars.truncated = countback is None and len(bars.t) >= MOST_LIMIT and older_ms >= interval.step_ms
+                    return self._room.send(msgspec.json.encode(bars), MediaType.JSON)
                 before = await self._reader.find(
                     Ask(
                         market,
@@ -299,8 +306,16 @@ def resolution_of(text: str) -> Interval:
     raise Problem("unknown_resolution", f"{text[:20]!r} is no resolution: 1, 45, 240, 1D, 1W, 1M.", 400, "resolution")
 
 
-def _bars(found: Found) -> Bars:
+def _most_bars(interval: Interval, from_s: int, to_s: int) -> int:
+    """The most bars that may open in `[from_s, to_s)`, as far as one answer goes."""
+    step_ms = interval.step_ms or 28 * _MINUTES_A_DAY * 60_000
+    return max(1, min(MOST_LIMIT, (to_s - from_s) * SECOND_MS // step_ms + 2))
+
+
+def _bars(found: Found, from_s: int) -> Bars:
+    """The bars that open at `from_s` or later."""
     candles = found.table.candles
+    candles = candles[candles["open_ms"] >= from_s * SECOND_MS]
     price, qty = candles["price_scale"].astype(float), candles["qty_scale"].astype(float)
     words = SUMS["volume"]
     columns = {name: (candles[name] / 10.0**price).tolist() for name in ("open", "high", "low", "close")}

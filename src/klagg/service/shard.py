@@ -1,16 +1,22 @@
 """The core of a shard: claim, seed, apply, close and fence around the pure engine. It does no I/O and knows no clock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from klagg.engine.engine import Engine
 from klagg.errors import MalformedRow
 from klagg.interval import MINUTE, MINUTE_MS, Interval
-from klagg.model import Candles, Gap, Instrument, Ints, Market, Origin, Trades
+from klagg.model import Candles, Gap, Instrument, Ints, Market, Origin, Source, Trades
+from klagg.plausible import numbers
 from klagg.service.outbox import DEFAULT_BOUND_BYTES, Outbox
-from klagg.store import Claim, Commit
+from klagg.store import Claim, Commit, Quarantined
+from klagg.store.quarantine import IMPOSSIBLE
+
+QUARANTINE_BOUND: Final = 1_000
+"""Pushes put aside that wait for a commit to be on record; more are only counted and logged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +61,7 @@ class ShardCore:
         self._names: dict[int, str] = {}
         """Symbols by identifier, of those too that have left: what waits of them may still be given up."""
         self._gaps: list[Gap] = []
+        self._quarantined: list[Quarantined] = []
         self._unsaved = False
 
     # Instruments
@@ -183,13 +190,25 @@ class ShardCore:
             last_trade_instrument_ids=self._ids[last["slot"]],
             last_trades=last,
             gaps=tuple(self._gaps),
+            quarantined=tuple(self._quarantined),
             now_ms=now_ms,
         )
 
-    def commit_done(self, gaps: int) -> None:
-        """The commit is durable, the first `gaps` records of it included."""
+    def commit_done(self, gaps: int, quarantined: int = 0) -> None:
+        """The commit is durable, the first `gaps` records of it and so many things put aside included."""
         self.outbox.committed()
         del self._gaps[:gaps]
+        del self._quarantined[:quarantined]
+
+    def put_aside(self, klines: Candles, found: Sequence[tuple[int, str]]) -> None:
+        """Have pushes of the exchange that cannot be put on record with the next commit: (position, reason) each."""
+        for at, reason in found[: QUARANTINE_BOUND - len(self._quarantined)]:
+            row = klines[at]
+            symbol, source = self._symbols[int(row["slot"])], Source(int(row["source"])).label
+            why = f"{IMPOSSIBLE}: {reason}"
+            entry = Quarantined(self.market, symbol, source, why, MINUTE.name, int(row["open_ms"]), numbers(klines, at))
+            self._quarantined.append(entry)
+        self._unsaved = True
 
     def commit_failed(self) -> list[Gap]:
         """The commit did not happen: its candles wait again. Returns the minutes given up for lack of memory."""

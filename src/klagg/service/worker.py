@@ -15,6 +15,7 @@ from klagg.exchange.streams import TradeStreams
 from klagg.exchange.wire import decode
 from klagg.interval import MINUTE, Interval
 from klagg.model import Candles, Gap, Ints, Trades, no_candles
+from klagg.plausible import impossible
 from klagg.service.aside import put_aside
 from klagg.service.comparison import Comparison
 from klagg.service.recent import Recent
@@ -149,10 +150,18 @@ class Worker:
         if len(decoded.trades):
             self._apply_trades(decoded.trades, now_ms)
             self._margin.observe(now_ms - decoded.trades["time_ms"])
+        klines = decoded.klines
+        found = impossible(klines)
+        if found:
+            # Not compared with: the repair asks for those minutes.
+            self.core.put_aside(klines, found)
+            for at, reason in found:
+                self._recent.note("push.impossible", f"{self.core.symbol(int(klines[at]['slot']))}: {reason}")
+            klines = np.delete(klines, [at for at, _ in found])
         try:
-            self.comparison.take(decoded.klines, now_ms)
+            self.comparison.take(klines, now_ms)
         except Exception as error:  # noqa: BLE001 - put on record, with its traceback
-            self._compare_anew(decoded.klines["slot"].tolist(), error)
+            self._compare_anew(klines["slot"].tolist(), error)
 
     def _apply_one_by_one(self, payloads: list[bytes], error: Exception) -> None:
         """One of many messages cannot be decoded, for a reason nobody foresaw: it is left out, and what lacks then is a hole."""
@@ -324,7 +333,7 @@ class Worker:
                     self.core.commit_failed()
                     raise
                 else:
-                    self.core.commit_done(len(batch.gaps))
+                    self.core.commit_done(len(batch.gaps), len(batch.quarantined))
                     self._committed(batch, result)
                     retry_s = RETRY_FIRST_S
 

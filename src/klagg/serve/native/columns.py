@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from klagg.fixed import join
-from klagg.model import Flag, Ints, Origin
+from klagg.model import Flag, Ints, Origin, Source
 from klagg.serve.native.table import PRICES, SUMS, Table
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def record_batch(table: Table, meta: bytes) -> "pa.RecordBatch":
         scale = price + qty if "quote" in name else qty
         columns[name] = numbers(candles[f"{words}_hi"], candles[f"{words}_lo"], scale)
     labels = np.array([origin.label for origin in sorted(Origin)], object)
+    sources = np.array([source.label or None for source in Source], object)
     closed = (candles["flags"] & Flag.CLOSED.value) != 0
     columns |= {
         "trades": pa.array(candles["trades"]),
@@ -65,6 +66,7 @@ def record_batch(table: Table, meta: bytes) -> "pa.RecordBatch":
         "origin": pa.array(np.where(closed, labels[candles["origin"]], None), pa.string()),
         "verified": pa.array((candles["flags"] & Flag.VERIFIED.value) != 0),
         "revision": pa.array(table.revisions),
+        "source": pa.array(sources[candles["source"]], pa.string()),
         "known_time": pa.array(table.known_ms, time),
     }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))

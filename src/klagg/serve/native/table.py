@@ -12,7 +12,7 @@ import numpy as np
 
 from klagg.fixed import join, to_text
 from klagg.interval import MONTH_STEP
-from klagg.model import Candles, Flag, Ints, Market, Origin, no_candles, picked
+from klagg.model import Candles, Flag, Ints, Market, Origin, Source, no_candles, picked
 from klagg.serve.events import quoted
 from klagg.serve.native.source import Known
 from klagg.serve.source import Frame
@@ -27,12 +27,14 @@ SUMS: Final = {
 """The name of a sum, and that of its words in `CANDLE`."""
 _WORD_DIGITS: Final = 18
 _MARKS: Final = {
-    origin.value * 4 + flags: (
+    (origin.value * 4 + flags) * 4 + source.value: (
         f',"closed":true,"origin":"{origin.label}",' if flags & Flag.CLOSED else ',"closed":false,"origin":null,'
     )
-    + f'"verified":{"true" if flags & Flag.VERIFIED else "false"}}}'
+    + f'"verified":{"true" if flags & Flag.VERIFIED else "false"},'
+    + (f'"source":"{source.label}"}}' if source else '"source":null}')
     for origin in Origin
     for flags in range(4)
+    for source in Source
 }
 
 
@@ -96,7 +98,7 @@ def objects(table: Table) -> list[str]:
         rows = np.flatnonzero(scales == scale)
         for row, text in zip(rows.tolist(), _numbers(table, rows, scale // 256, scale % 256), strict=True):
             numbers[row] = text
-    marks = (candles["origin"].astype(np.int64) * 4 + (candles["flags"] & 3)).tolist()
+    marks = ((candles["origin"].astype(np.int64) * 4 + (candles["flags"] & 3)) * 4 + candles["source"]).tolist()
     return [
         heads[place] + text + _MARKS[mark]
         for place, text, mark in zip(table.series.tolist(), numbers, marks, strict=True)
