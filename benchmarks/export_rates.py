@@ -50,13 +50,10 @@ def candles(random: np.random.Generator, rows: int) -> Candles:
     price = 5_800_000 + np.cumsum(random.integers(-5, 6, rows))
     for name, away in (("open", 0), ("high", 9), ("low", -9), ("close", 1)):
         many[name] = price + away
-    for name, most in (
-        ("volume_lo", 10**9),
-        ("quote_lo", 10**15),
-        ("taker_volume_lo", 10**8),
-        ("taker_quote_lo", 10**14),
-    ):
-        many[name] = random.integers(1, most, rows)
+    many["volume_lo"] = random.integers(1, 10**9, rows)
+    many["taker_volume_lo"] = many["volume_lo"] // 3
+    many["quote_lo"], many["taker_quote_lo"] = (price * many[name] for name in ("volume_lo", "taker_volume_lo"))
+    many["first_id"] = many["last_id"] = -1
     many["trades"] = random.integers(1, 10_000, rows)
     return many
 

@@ -76,6 +76,8 @@ def test_the_backtest_does_not_look_ahead(tmp_path: Path) -> None:
         store.write(np.full(60, number), minutes)
     corrected = minutes[20:21].copy()
     corrected["close"] = corrected["high"] = 14_000
+    corrected["trades"], corrected["volume_lo"], corrected["qty_scale"], corrected["quote_lo"] = 1, 1_000, 3, 12_000_000
+    corrected["first_id"] = corrected["last_id"] = -1
     corrected["flags"], corrected["origin"] = Flag.CLOSED | Flag.VERIFIED, Origin.EXCHANGE
     with store.knowing(START_MS + 50 * MINUTE_MS):
         store.write(np.full(1, number), corrected)

@@ -77,12 +77,16 @@ class Owner:
         price = 5_000 + np.abs(np.cumsum(self._random.integers(-9, 10, count)))
         many["open"], many["close"] = price, price + self._random.integers(0, 3, count)
         many["high"], many["low"] = price + 5, price - 5
-        many["volume_lo"] = self._random.integers(1, 10**12, count)
-        many["quote_lo"] = self._random.integers(1, 10**17, count)
-        many["quote_hi"] = self._random.integers(0, 2, count) * (symbol == "BTCUSDT")
-        many["taker_volume_lo"], many["taker_quote_lo"] = many["volume_lo"] // 3, many["quote_lo"] // 3
+        # The quote volumes of one symbol fill two words.
+        many["volume_lo"] = self._random.integers(1, 10 ** (15 if symbol == "BTCUSDT" else 12), count)
+        many["taker_volume_lo"] = many["volume_lo"] // 3
+        for quote, volume in (("quote", "volume_lo"), ("taker_quote", "taker_volume_lo")):
+            totals = [one * other for one, other in zip(many["open"].tolist(), many[volume].tolist(), strict=True)]
+            many[f"{quote}_hi"], many[f"{quote}_lo"] = (
+                [divmod(total, 10**18)[at] for total in totals] for at in (0, 1)
+            )
         many["trades"] = self._random.integers(1, 5_000, count)
-        many["first_id"] = np.cumsum(many["trades"])
+        many["first_id"] = np.cumsum(many["trades"]) - many["trades"]
         many["last_id"] = many["first_id"] + many["trades"] - 1
         many["origin"], many["flags"] = Origin.EXCHANGE, Flag.CLOSED | Flag.VERIFIED
         unverified = self._random.random(count) < 0.01

@@ -90,6 +90,11 @@ def trade(event: dict[str, Any]) -> Trade:
     return Trade(event["s"], *ids, price, qty, event["T"], event["m"], market)
 
 
+def _is_market(event: dict[str, Any]) -> bool:
+    """Whether a trade, its form aside, is one of the market: of a known kind, with a price and an amount."""
+    return event.get("X") in (None, "MARKET") and Decimal(event["p"]) > 0 and Decimal(event["q"]) > 0
+
+
 def plainly_a_trade(event: dict[str, Any]) -> bool:
     """Whether nobody could refuse this trade for its form."""
     if event.get("e") not in ("trade", "aggTrade") or not isinstance(event.get("s"), str):
@@ -104,6 +109,7 @@ def plainly_a_trade(event: dict[str, Any]) -> bool:
         and _whole(event.get("T"), FIRST_MS, LAST_MS)
         and isinstance(event.get("m"), bool)
         and isinstance(event.get("X"), str | None)
+        and (event.get("X") in ("", "NA", "INSURANCE_FUND", "ADL") or _is_market(event))
         and event.get("k") is None
         and event.get("data") is None
     )

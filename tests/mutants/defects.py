@@ -455,15 +455,15 @@ SERVICE = (
     Defect(
         "a symbol that has left goes on",
         "service/listings.py",
-        "        if instrument.symbol in self.ids:\n            gone =",
-        "        if instrument.symbol not in self.ids:\n            gone =",
+        "        if symbol in self.ids:\n            stopped =",
+        "        if symbol not in self.ids:\n            stopped =",
         ("seed 103 plain",),
     ),
     Defect(
         "who left while nobody looked is forgotten",
-        "service/market.py",
-        "            if one.symbol not in now or now[one.symbol].status is Status.RETIRED",
-        "            if not one.symbol",
+        "service/sorting.py",
+        "            if symbol not in trading:\n                told =",
+        "            if not symbol:\n                told =",
         ("seed 100 plain",),
     ),
     Defect(
@@ -476,8 +476,8 @@ SERVICE = (
     Defect(
         "a start knows nothing of what was stored",
         "service/market.py",
-        "        for instrument in left:\n            await self._retire(instrument, stored.get(",
-        "        stored.clear()\n        for instrument in left:\n            await self._retire(instrument, stored.get(",
+        "        await self._resume(symbols, ids, stored, boundary_ms)",
+        "        stored.clear()\n        await self._resume(symbols, ids, stored, boundary_ms)",
         ("seed 70 plain",),
     ),
     Defect(
@@ -584,8 +584,8 @@ BORDERS = (
     Defect(
         "a chart's bars lack the one that opens at its beginning",
         "serve/udf.py",
-        "else from_ * SECOND_MS,",
-        "else from_ * SECOND_MS + 1,",
+        'candles["open_ms"] >= from_s * SECOND_MS]',
+        'candles["open_ms"] > from_s * SECOND_MS]',
         (NATIVE + "bars_from_until_before_to",),
     ),
     Defect(

@@ -48,13 +48,8 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[Owner, Rig]]:
 
 def stored(owner: Owner, where: str = "1", table: str = "candles") -> list[dict[str, Any]]:
     return owner.rows(
-        f"SELECT {_columns()} FROM {table} WHERE closed = 1 AND {where} ORDER BY interval, symbol, open_time_ms"
+        f"SELECT {', '.join(COLUMNS)} FROM {table} WHERE closed = 1 AND {where} ORDER BY interval, symbol, open_time_ms"
     )
-
-
-def _columns() -> str:
-    """The columns of a view, a source that there is not as the API has it."""
-    return ", ".join("nullif(source, '') AS source" if name == "source" else name for name in COLUMNS)
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,7 +109,7 @@ async def test_as_of_is_what_was_known_then(pair: tuple[Owner, Rig]) -> None:
     for as_of in (START_MS + 12 * MINUTE_MS, *(row["known_ms"] for row in settled), owner.now_ms):
         answer = await rig.get("/v1/candles", symbols="*", intervals="1m,5m", start=START_MS, as_of=as_of)
         then = f"verified_ms BETWEEN 1 AND {as_of} AS verified"
-        source = f"iif(verified_ms BETWEEN 1 AND {as_of}, nullif(source, ''), NULL) AS source"
+        source = f"iif(verified_ms BETWEEN 1 AND {as_of}, source, '') AS source"
         columns = ", ".join({"verified": then, "source": source}.get(name, name) for name in COLUMNS)
         known = owner.rows(
             f"SELECT {columns} FROM candle_states "
@@ -144,7 +139,7 @@ async def test_one_candle_through_time(pair: tuple[Owner, Rig]) -> None:
     open_ms = START_MS + 10 * MINUTE_MS
     answer = await rig.get("/v1/candle", symbol="BTCUSDT", interval="1m", open_time=open_ms)
     states = owner.rows(
-        f"SELECT {_columns()}, known_ms, nullif(verified_ms, 0) AS verified_ms FROM candle_states "
+        f"SELECT {', '.join(COLUMNS)}, known_ms, nullif(verified_ms, 0) AS verified_ms FROM candle_states "
         "WHERE symbol = 'BTCUSDT' AND interval = '1m' AND open_time_ms = ? ORDER BY revision",
         open_ms,
     )

@@ -33,7 +33,7 @@ def test_a_range_of_candles_holds_its_start_and_not_its_end(owned, start, end):
 def test_a_stranger_writes_only_what_has_closed(owned):
     """An hour's candle opens long before its owner has closed its last minute."""
     owned.commit(minutes(0, 30), upto_ms=T0 + 30 * MINUTE_MS, now_ms=T0 + 30 * MINUTE_MS)
-    last, next_one = (candle(T0 + n * MINUTE_MS, verified=True, trades=9) for n in (29, 30))
+    last, next_one = (candle(T0 + n * MINUTE_MS, verified=True, trades=9, last_id=20) for n in (29, 30))
     hour, half = (candle(T0, interval=BY_NAME[name], verified=True) for name in ("1h", "30m"))
     rows = np.concatenate([last, next_one, hour, half])
     result = owned.store.write(np.full(len(rows), owned.btc), rows)

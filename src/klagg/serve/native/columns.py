@@ -56,7 +56,7 @@ def record_batch(table: Table, meta: bytes) -> "pa.RecordBatch":
         scale = price + qty if "quote" in name else qty
         columns[name] = numbers(candles[f"{words}_hi"], candles[f"{words}_lo"], scale)
     labels = np.array([origin.label for origin in sorted(Origin)], object)
-    sources = np.array([source.label or None for source in Source], object)
+    sources = np.array([source.label for source in Source], object)
     closed = (candles["flags"] & Flag.CLOSED.value) != 0
     columns |= {
         "trades": pa.array(candles["trades"]),

@@ -46,8 +46,8 @@ class Candle(Struct):
     closed: bool
     origin: str | None
     verified: bool
-    source: str | None
-    """The exchange's word that verifies it: `api`, `archive`, or none."""
+    source: str
+    """The exchange's word that verifies it: `api`, `archive`, or nothing."""
 
 
 class MissingSpan(Struct):

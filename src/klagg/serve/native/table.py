@@ -31,7 +31,7 @@ _MARKS: Final = {
         f',"closed":true,"origin":"{origin.label}",' if flags & Flag.CLOSED else ',"closed":false,"origin":null,'
     )
     + f'"verified":{"true" if flags & Flag.VERIFIED else "false"},'
-    + (f'"source":"{source.label}"}}' if source else '"source":null}')
+    + f'"source":"{source.label}"}}'
     for origin in Origin
     for flags in range(4)
     for source in Source
