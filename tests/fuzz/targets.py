@@ -164,8 +164,11 @@ def _grid(filters: list[dict[str, Any]], kind: str, key: str) -> int:
     for each in filters:
         if each.get("filterType") == kind:
             written = each.get(key, "0")
-            if isinstance(written, str) and _decimal(written) is None:
-                return 0
+            if isinstance(written, str):
+                whole, _, fraction = written.lstrip("+-").partition(".")
+                digits = (whole + fraction.rstrip("0")).lstrip("0")
+                if _decimal(written) is None or max(len(digits), len(fraction.rstrip("0"))) > 18:
+                    return 0
             return min(len(written.partition(".")[2].rstrip("0")), 18) if isinstance(written, str) else 0
     return 0
 
